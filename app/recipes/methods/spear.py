@@ -1,0 +1,71 @@
+"""SPEAR-MM: score, select, restore (arXiv 2511.08500; a reconstruction, see docs/methods/spear.md)."""
+
+from typing import ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from app.recipes.methods.base import MethodParameters
+
+POLICY_FRACTIONS = {"conservative": 0.10, "balanced": 0.25, "aggressive": 0.50}
+MODULE_TYPES = ("q", "k", "v", "o", "gate", "up", "down")
+
+
+class ScoreWeights(BaseModel):
+    """Weights of the percentile ranks in the score; they are normalised to a sum of one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    snr: float = Field(0.0, ge=0)
+    relative_change: float = Field(0.0, ge=0)
+    swci: float = Field(0.5, ge=0)
+    svdr: float = Field(0.5, ge=0)
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> Self:
+        if self.snr + self.relative_change + self.swci + self.svdr <= 0:
+            raise ValueError("at least one weight must be above zero")
+        return self
+
+
+class SpearParameters(MethodParameters):
+    """Scores every projection matrix of base and adapted model and moves the chosen ones back towards the base.
+
+    `score` = weighted mean of percentile ranks of SNR, SWCI = SNR · ‖Δ‖/‖W_b‖ and SVDR; the top share by `policy`,
+    `fraction` or a budget is restored by SLERP(W_b, W_a; t) with t = 0 the base. Everything else is the adapted
+    model's, byte for byte. Source: arXiv 2511.08500, whose equations are not public: a reconstruction.
+    """
+
+    max_experts: ClassVar[int | None] = 1
+
+    name: Literal["spear"] = "spear"
+    policy: Literal["conservative", "balanced", "aggressive"] = Field(
+        "balanced", description="share of each ranking group to restore: 10, 25 or 50 %"
+    )
+    fraction: float | None = Field(None, gt=0, le=1, description="the share itself, in place of a policy")
+    budget_bytes: int | None = Field(None, ge=1, description="restore the best-scored tensors up to so many bytes")
+    budget_parameters: int | None = Field(None, ge=1, description="the same, counted in parameters")
+    t: float = Field(0.5, ge=0, le=1, description="0 is the base, 1 the adapted model")
+    snr: Literal["mp_median", "spectrum"] = "mp_median"
+    snr_reference: Literal["base", "adapted", "mean"] = "base"
+    svdr: Literal["drop", "abs", "nuclear", "rank", "signed"] = "drop"
+    weights: ScoreWeights = ScoreWeights()
+    ranking: Literal["module_type", "global"] = "module_type"
+    unit: Literal["tensor", "block"] = "tensor"
+    modules: tuple[str, ...] = Field(MODULE_TYPES, min_length=1, description="module types, or patterns of tensor names")
+    embedding: bool = Field(False, description="score the input embedding as a group of its own")
+    head: bool = Field(False, description="score the output head as a group of its own")
+    include: tuple[str, ...] = Field((), description="patterns of tensor names restored whatever their score")
+    exclude: tuple[str, ...] = Field((), description="patterns of tensor names never restored")
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        sizes = ("policy", "fraction", "budget_bytes", "budget_parameters")
+        given = [name for name in sizes if getattr(self, name) != type(self).model_fields[name].default]
+        if len(given) > 1:
+            raise ValueError(f"give only one of {' and '.join(given)}")
+        return self
+
+    @property
+    def share(self) -> float:
+        """The share of each ranking group to restore, where no budget is given."""
+        return self.fraction if self.fraction is not None else POLICY_FRACTIONS[self.policy]

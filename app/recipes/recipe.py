@@ -1,0 +1,103 @@
+"""The recipe: which checkpoints, which method, what to make of them and where to publish it."""
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from app.errors import Code, SpearError
+from app.recipes.methods import load_all
+from app.recipes.methods.base import MethodParameters
+
+METHODS = load_all()
+if TYPE_CHECKING:
+    AnyMethod = MethodParameters
+else:
+    AnyMethod = Annotated[Union[tuple(METHODS.values())], Field(discriminator="name")]  # noqa: UP007
+
+
+def _tidy(value: str) -> str:
+    if any(bad in value for bad in ("..", "--", "//", "/.", "./")) or value.endswith((".git", ".lock", "/", ".")):
+        raise ValueError("must not hold '..', '--' or '//', nor begin or end a part with '.'")
+    return value
+
+
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+RepoId = Annotated[str, StringConstraints(pattern=rf"^{_NAME}/{_NAME}$", max_length=96), AfterValidator(_tidy)]
+Revision = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/+-]*$", max_length=200), AfterValidator(_tidy)
+]
+LabelName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+LabelValue = Annotated[str, StringConstraints(max_length=512)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelRef(_Part):
+    """A checkpoint on the Hub."""
+
+    repo: RepoId
+    revision: Revision = "main"
+
+
+class Expert(ModelRef):
+    """A fine-tuned checkpoint that goes into the merge."""
+
+    weight: float = Field(1.0, allow_inf_nan=False)
+
+
+class Target(_Part):
+    """Where the result is published."""
+
+    repo: RepoId
+    branch: Revision = "main"
+    private: bool = True
+
+
+class Output(_Part):
+    """How the result is stored. Without a dtype, each tensor keeps the adapted model's."""
+
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    max_shard_bytes: int = Field(5_000_000_000, ge=1_000_000)
+
+
+class Recipe(_Part):
+    """One merge, as a caller asks for it."""
+
+    base: ModelRef
+    experts: tuple[Expert, ...] = Field(min_length=1, max_length=32)
+    method: AnyMethod
+    target: Target
+    output: Output = Output()
+    evaluation: None = Field(None, description="reserved: evaluation is not offered yet")
+    labels: dict[LabelName, LabelValue] = Field({}, max_length=16)
+    webhook: None = Field(None, description="reserved: webhooks are not offered yet")
+
+    @model_validator(mode="after")
+    def _expert_count(self) -> Self:
+        least, most = self.method.min_experts, self.method.max_experts
+        if len(self.experts) < least or (most is not None and len(self.experts) > most):
+            wanted = str(least) if least == most else f"{least} to {most or 'many'}"
+            raise ValueError(f"{self.method.method_name()} takes {wanted} experts, not {len(self.experts)}")
+        return self
+
+
+def parse_recipe(body: Any) -> Recipe:
+    """The recipe in a decoded JSON body; raises `SpearError(invalid_recipe)` with one entry per bad field.
+
+    The entries are in `names["errors"]` as `{"pointer": "/method/fraction", "detail": ...}`.
+    """
+    try:
+        return Recipe.model_validate(body)
+    except ValidationError as error:
+        errors = [{"pointer": _pointer(e["loc"]), "detail": e["msg"]} for e in error.errors(include_url=False)]
+        raise SpearError(
+            Code.INVALID_RECIPE, f"{errors[0]['pointer'] or '/'}: {errors[0]['detail']}", errors=errors
+        ) from None
+
+
+def _pointer(location: tuple[int | str, ...]) -> str:
+    """A JSON pointer (RFC 6901) of a pydantic location, without the union's tag behind `method`."""
+    parts = [part for i, part in enumerate(location) if not (i == 1 and location[0] == "method" and part in METHODS)]
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)

@@ -1,0 +1,103 @@
+"""One frozen settings object, from the environment (prefix SPEAR_), a settings file, and mounted secret files."""
+
+import os
+import secrets
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+PREFIX = "SPEAR_"
+SETTINGS_FILE = "SPEAR_SETTINGS_FILE"
+
+
+class Settings(BaseSettings):
+    """The service's settings. Names in the environment are these in capitals, with the prefix SPEAR_."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    database_url: str = Field("", description="postgresql+psycopg://...; empty: none is configured")
+    redis_url: str = Field("", description="redis://, rediss:// or unix:///path/to/socket")
+    hub_endpoint: str = "https://huggingface.co"
+    hub_token_file: Path | None = Field(None, description="file with the Hub token that the service acts with")
+    secret_file: Path | None = Field(None, description="file with the key that API keys and cursors are signed with")
+    data_dir: Path = Path("~/.local/share/spear")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    compute_threads: int = Field(1, ge=1, description="arithmetic threads of one worker; more than one worker: leave 1")
+    api_url: str = "http://127.0.0.1:8000"
+    api_key: SecretStr | None = None
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    lease_seconds: float = Field(60, gt=0)
+    sweep_seconds: float = Field(15, gt=0)
+    resend_seconds: float = Field(30, gt=0, description="a queued job is announced again after this time")
+    max_attempts: int = Field(3, ge=1)
+    stall_seconds: float = Field(1800, gt=0, description="a stage without any progress for so long is ended")
+    publish_seconds: float = Field(600, gt=0, description="deadline of one publishing attempt")
+    idempotency_hours: float = Field(24, gt=0)
+
+    hub_timeout_seconds: float = Field(30, gt=0, description="connect and read timeout of one call to the Hub")
+    download_workers: int = Field(4, ge=1)
+    cache_max_bytes: int = Field(200_000_000_000, ge=0)
+    spectra_max_bytes: int = Field(1_000_000_000, ge=0)
+    max_body_bytes: int = Field(1_000_000, ge=1)
+    max_header_bytes: int = Field(100_000_000, ge=8)
+    max_tensors: int = Field(200_000, ge=1)
+    max_files: int = Field(2_000, ge=1)
+    max_total_bytes: int = Field(4_000_000_000_000, ge=1)
+    max_small_file_bytes: int = Field(64_000_000, ge=1, description="config, tokenizer and index files")
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource, dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        file = os.environ.get(SETTINGS_FILE)
+        toml = (TomlConfigSettingsSource(settings_cls, toml_file=Path(file)),) if file else ()
+        return (init_settings, env_settings, *toml)
+
+    @property
+    def home(self) -> Path:
+        """The data directory, with ~ resolved."""
+        return self.data_dir.expanduser().absolute()
+
+    def hub_token(self) -> str | None:
+        """The Hub token, read anew so that a rotated file takes effect."""
+        return self.hub_token_file.read_text().strip() if self.hub_token_file else None
+
+    @cached_property
+    def secret(self) -> bytes:
+        """The key for API-key hashes and cursors: from `secret_file`, else made once in the data directory."""
+        path = self.secret_file or self.home / "secret"
+        if not path.exists() and self.secret_file is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_once(path, secrets.token_hex(32))
+        return path.read_text().strip().encode()
+
+
+def _write_once(path: Path, text: str) -> None:
+    """Write a private file unless another process was first; never leaves a partial file under the name."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    draft.touch(mode=0o600)
+    draft.write_text(text)
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
+
+
+def load(**overrides: Any) -> Settings:
+    """The settings of this process.
+
+    Raises `ValueError` for an unknown SPEAR_ name, so that a misspelt setting never passes unseen.
+    """
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | {SETTINGS_FILE}
+    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+    if unknown:
+        raise ValueError(f"unknown setting in the environment: {', '.join(unknown)}")
+    return Settings(**overrides)

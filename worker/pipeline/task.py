@@ -1,0 +1,90 @@
+"""What the supervisor hands to the computing child, and what the child says back over its pipe.
+
+The child has no credentials, no database and no network: everything it needs is on disk, named here.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from app.recipes import Recipe
+
+
+class Input(BaseModel):
+    """One checkpoint, already on disk and verified."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    repo: str
+    revision: str
+    commit: str
+    license: str | None = None
+    path: Path
+    digests: dict[str, str]
+    """digest of every file, `sha256:<hex>` or `git:<hex>` (the git blob's oid), by its path inside the repo"""
+
+
+class Task(BaseModel):
+    """The child's whole input. `inputs[0]` is the base, then the experts in the recipe's order."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    job_id: str
+    attempt: int
+    recipe: Recipe
+    inputs: tuple[Input, ...]
+    work_dir: Path
+    """the job's own directory: `output/` holds what will be published, everything else stays private"""
+    spectra: Path | None = None
+    """JSON lines of cached spectra (see `worker.spectra.record`), where the cache knew some"""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = 1
+    warnings: tuple[str, ...] = ()
+    """what the checks before queueing wanted said"""
+
+    @property
+    def output(self) -> Path:
+        return self.work_dir / "output"
+
+    @property
+    def base(self) -> Input:
+        return self.inputs[0]
+
+    @property
+    def experts(self) -> tuple[Input, ...]:
+        return self.inputs[1:]
+
+
+class Reporter:
+    """The child's end of the pipe: one JSON object per line. Kinds: stage, step, spectrum, warning, error, done."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def stage(self, name: str, *, total: float, unit: str) -> None:
+        """A stage begins; `total` is its amount of work in `unit` (tensors, bytes, flops)."""
+        self._say("stage", name=name, total=total, unit=unit)
+
+    def step(self, *, done: float, name: str, **data: Any) -> None:
+        """One tensor (or file) is finished; `done` is the stage's work done so far, never falling."""
+        self._say("step", done=done, name=name, **data)
+
+    def spectrum(self, record: dict[str, Any]) -> None:
+        """A newly computed spectrum for the cache."""
+        self._say("spectrum", record=record)
+
+    def warning(self, message: str) -> None:
+        self._say("warning", message=message)
+
+    def error(self, *, code: str, message: str, names: dict[str, Any]) -> None:
+        self._say("error", code=code, message=message, names=names)
+
+    def done(self, summary: dict[str, Any]) -> None:
+        """The last word: `{"selected", "scored", "metrics", "manifest_sha256"}`."""
+        self._say("done", summary=summary)
+
+    def _say(self, kind: str, **data: Any) -> None:
+        self._stream.write(json.dumps({"kind": kind, **data}).encode() + b"\n")
+        self._stream.flush()
