@@ -1,0 +1,1 @@
+"""All that is said to the Hub, for both sides."""
