@@ -132,7 +132,7 @@ def _tensor(name: str, entry: Any, *, file: str, start: int) -> TensorInfo:
     bits, taken = math.prod(shape) * DTYPE_BITS[dtype], end - begin
     if bits != taken * 8:
         needed = -(-bits // 8)
-        raise _invalid(f"{file}: {name} takes {taken} bytes, but {dtype} {shape} needs {needed}", file=file, tensor=name)
+        raise _invalid(f"{file}: {name} has {taken} bytes, but {dtype} {shape} needs {needed}", file=file, tensor=name)
     return TensorInfo(name, dtype, tuple(shape), file, start + begin, end - begin)
 
 

@@ -66,7 +66,7 @@ def test_a_header_of_real_safetensors_parses_to_the_same():
         ({"a": entry(), "b": entry(begin=12, end=20)}, 20, "hole"),
         ({"a": entry(begin=8, end=16)}, 16, "hole"),
         ({"a": entry()}, 4, "beyond"),
-        ({"a": entry(end=4)}, 4, "takes 4 bytes"),
+        ({"a": entry(end=4)}, 4, "has 4 bytes"),
         ({"a": entry(shape=(2**48,) * 32)}, 8, "needs"),
         ({"a": entry(shape=(2**63, 2**63))}, 8, "shape"),
         ({"a": entry(shape=(-2,))}, 8, "shape"),
