@@ -1,0 +1,1 @@
+"""What a request touches. Never imports torch or worker."""

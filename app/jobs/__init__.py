@@ -1,0 +1,1 @@
+"""A job's life: states, tables, leases, events. The only place with SQL."""

@@ -1,0 +1,1 @@
+"""The stages of the computing child, from typed input to typed output."""
