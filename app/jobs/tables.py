@@ -1,10 +1,20 @@
-"""The tables. Rules that must hold whatever the code does are constraints and indexes here, and a trigger in migrations."""
+"""The tables. Rules that must hold whatever the code does are constraints and indexes here, and a trigger."""
 
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
-    BigInteger, CheckConstraint, DateTime, ForeignKey, Identity, Index, Integer, LargeBinary, String, func, text,
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    func,
+    text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -169,7 +179,9 @@ class IdempotencyKey(Base):
     owner: Mapped[str] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(primary_key=True)
     body_digest: Mapped[bytes]
-    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE", deferrable=True, initially="DEFERRED"))
+    job_id: Mapped[str] = mapped_column(
+        ForeignKey("jobs.id", ondelete="CASCADE", deferrable=True, initially="DEFERRED")  # reserved before the job
+    )
     created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
 
 

@@ -1,0 +1,165 @@
+"""The worker's side of a job: claim it under a lease, write under the fencing token, settle it.
+
+Every write after the claim carries the token; a write that finds another token raises `LeaseLostError` and changes
+nothing, so a worker that was paused for too long cannot spoil its successor's work. All clocks are the database's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from sqlalchemy import ColumnElement, and_, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from app.jobs.changes import NewEvent, change
+from app.jobs.database import Database
+from app.jobs.documents import put_documents
+from app.jobs.states import HELD, Status
+from app.jobs.tables import Job, Stage
+
+T = TypeVar("T")
+NOW = func.clock_timestamp()
+
+
+class LeaseLostError(Exception):
+    """Another worker, or the sweep, has taken the job."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """The right to work on a job, and the token that proves it."""
+
+    job_id: str
+    token: int
+
+
+class Leases:
+    """All writes that a worker makes to jobs."""
+
+    def __init__(self, database: Database, *, seconds: float) -> None:
+        self._database = database
+        self._ttl = timedelta(seconds=seconds)
+
+    def claim(self, job_id: str, *, owner: str) -> Job | None:
+        """Take a job that is queued, or whose lease has expired; None if there is nothing to take.
+
+        A job that has recorded a publish may be taken beyond its attempts, for the Hub's head has to be read.
+        """
+        expired = and_(Job.status.in_(HELD), Job.lease_until < NOW)
+        due = and_(Job.status == Status.QUEUED, or_(Job.not_before.is_(None), Job.not_before <= NOW))
+        free = or_(Job.attempt < Job.max_attempts, Job.publishing.is_not(None))
+        status = _claimed_status()
+        with self._database.transaction() as session:
+            return change(
+                session, job_id, where=(or_(due, expired), free),
+                events=[NewEvent(type="merge.claimed", data={"worker": owner})],
+                status=status, lease_token=Job.lease_token + 1, lease_owner=owner, lease_until=NOW + self._ttl,
+                attempt=Job.attempt + 1, started_at=func.coalesce(Job.started_at, NOW), progress=None,
+            )
+
+    def renew(self, lease: Lease) -> Status:
+        """Extend the lease; the job's status, so that a cancellation is seen."""
+        statement = (
+            update(Job).where(Job.id == lease.job_id, *_fence(lease)).values(lease_until=NOW + self._ttl)
+            .values(version=Job.version + 1)
+            .returning(Job.status)
+        )
+        with self._database.transaction() as session:
+            return Status(_owned(session.scalars(statement).one_or_none()))
+
+    def look(self, lease: Lease) -> Status:
+        """The job's status, without a write."""
+        statement = select(Job.status).where(Job.id == lease.job_id, *_fence(lease))
+        with self._database.transaction() as session:
+            return Status(_owned(session.scalars(statement).one_or_none()))
+
+    def begin_stage(self, lease: Lease, name: str) -> None:
+        """Close the stage before and open this one."""
+        with self._database.transaction() as session:
+            job = self._write(
+                session, lease, events=[NewEvent(type="stage.started", stage=name)], stage=name, progress=None
+            )
+            close_stages(session, lease.job_id)
+            session.add(Stage(job_id=lease.job_id, attempt=job.attempt, name=name))
+
+    def report(
+        self, lease: Lease, *, progress: dict[str, Any] | None = None, events: Sequence[NewEvent] = ()
+    ) -> None:
+        """Progress and events of the running stage."""
+        values: dict[str, Any] = {} if progress is None else {"progress": progress}
+        with self._database.transaction() as session:
+            self._write(session, lease, events=events, **values)
+
+    def record_publishing(self, lease: Lease, *, parent: str, manifest_sha256: str, seconds: float) -> None:
+        """The point of no return: from here on the Hub's head decides how the job ends.
+
+        Raises `LeaseLostError` too if the job is being cancelled: then nothing may be published.
+        """
+        with self._database.transaction() as session:
+            self._write(
+                session, lease, where=(Job.status == Status.RUNNING,),
+                events=[NewEvent(type="publish.started", stage="publishing", data={"parent": parent})],
+                publishing={"parent": parent, "manifest_sha256": manifest_sha256},
+                publish_deadline=NOW + timedelta(seconds=seconds), lease_until=NOW + self._ttl,
+            )
+
+    def settle(
+        self, lease: Lease, status: Status, *, result: dict[str, Any] | None = None,
+        error: dict[str, Any] | None = None, documents: dict[str, Any] | None = None,
+    ) -> None:
+        """End the job."""
+        level = "error" if status is Status.FAILED else "info"
+        event = NewEvent(type=f"merge.{status}", level=level, data=error or result or {})
+        with self._database.transaction() as session:
+            self._write(session, lease, events=[event], result=result, error=error, **ENDED, status=status)
+            close_stages(session, lease.job_id)
+            put_documents(session, lease.job_id, documents or {})
+
+    def hand_back(
+        self, lease: Lease, *, error: dict[str, Any] | None = None, delay_seconds: float = 0, charge: bool = True
+    ) -> None:
+        """Queue the job again: after a fault that may pass, or (not charged as an attempt) when the worker drains."""
+        event = NewEvent(type="merge.requeued", level="warning" if error else "info", data=error or {})
+        with self._database.transaction() as session:
+            self._write(
+                session, lease, where=(Job.status == Status.RUNNING,), events=[event], **FREED, status=Status.QUEUED,
+                attempt=Job.attempt - (0 if charge else 1), error=error,
+                not_before=NOW + timedelta(seconds=delay_seconds), announced_at=NOW,
+            )
+            close_stages(session, lease.job_id)
+
+    def put_documents(self, lease: Lease, documents: dict[str, Any]) -> None:
+        """Keep documents of a job that goes on."""
+        with self._database.transaction() as session:
+            self._write(session, lease)
+            put_documents(session, lease.job_id, documents)
+
+    def _write(
+        self, session: Session, lease: Lease, *, where: Sequence[ColumnElement[bool]] = (),
+        events: Sequence[NewEvent] = (), **values: Any,
+    ) -> Job:
+        return _owned(change(session, lease.job_id, where=(*_fence(lease), *where), events=events, **values))
+
+
+FREED: dict[str, Any] = {"lease_owner": None, "lease_until": None, "lease_token": Job.lease_token + 1, "stage": None}
+ENDED: dict[str, Any] = FREED | {"ended_at": NOW}
+
+
+def close_stages(session: Session, job_id: str) -> None:
+    """Give the open stage, if there is one, its end."""
+    session.execute(update(Stage).where(Stage.job_id == job_id, Stage.ended_at.is_(None)).values(ended_at=NOW))
+
+
+def _fence(lease: Lease) -> tuple[ColumnElement[bool], ...]:
+    return (Job.lease_token == lease.token, Job.status.in_(HELD))
+
+
+def _claimed_status() -> Any:
+    return func.coalesce(func.nullif(Job.status, Status.QUEUED), Status.RUNNING)
+
+
+def _owned(found: T | None) -> T:
+    if found is None:
+        raise LeaseLostError
+    return found

@@ -1,0 +1,54 @@
+"""The cache of singular spectra, shared by all jobs; the least recently used go first.
+
+Its key names the algorithm, so that a value is never trusted across a change of the numerics.
+"""
+
+import base64
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from sqlalchemy import delete, func, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert
+
+from app.jobs.database import Database
+from app.jobs.tables import Spectrum
+
+KEY = ("digest", "tensor", "algorithm", "precision", "device_class")
+_COLUMNS = tuple(getattr(Spectrum, name) for name in KEY)
+
+
+class Spectra:
+    """Records are JSON objects: the key's fields, `count`, and the packed values as base64 in `data`."""
+
+    def __init__(self, database: Database, *, max_bytes: int) -> None:
+        self._database = database
+        self._max_bytes = max_bytes
+
+    def find(self, digests: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """All spectra of the files with these digests, and marks them as used."""
+        with self._database.transaction() as session:
+            rows = session.scalars(select(Spectrum).where(Spectrum.digest.in_(digests))).all()
+            session.execute(update(Spectrum).where(Spectrum.digest.in_(digests)).values(used_at=func.now()))
+        for row in rows:
+            key = {name: getattr(row, name) for name in KEY}
+            yield key | {"count": row.count, "data": base64.b64encode(row.data).decode()}
+
+    def add(self, records: Sequence[dict[str, Any]]) -> None:
+        """Keep new spectra; one that is there already stays."""
+        rows = [
+            {name: record[name] for name in (*KEY, "count")} | {"data": base64.b64decode(record["data"])}
+            for record in records
+        ]
+        if rows:
+            with self._database.transaction() as session:
+                session.execute(insert(Spectrum).values(rows).on_conflict_do_nothing())
+
+    def trim(self) -> int:
+        """Drop the least recently used above the bound; how many."""
+        size = func.octet_length(Spectrum.data)
+        running = func.sum(size).over(order_by=(Spectrum.used_at.desc(), *_COLUMNS)).label("running")
+        sums = select(*_COLUMNS, running).subquery()
+        excess = select(*(sums.c[name] for name in KEY)).where(sums.c.running > self._max_bytes)
+        statement = delete(Spectrum).where(tuple_(*_COLUMNS).in_(excess)).returning(Spectrum.tensor)
+        with self._database.transaction() as session:
+            return len(session.scalars(statement).all())

@@ -1,0 +1,229 @@
+"""The caller's side of jobs: submit, read, list, cancel."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Select, delete, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app.errors import Code, SpearError
+from app.jobs.changes import NewEvent, change
+from app.jobs.database import Database
+from app.jobs.documents import get_document
+from app.jobs.ids import new_id
+from app.jobs.keys import Caller
+from app.jobs.leases import ENDED
+from app.jobs.states import ACTIVE, Kind, Status
+from app.jobs.tables import Event, IdempotencyKey, Job, Stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """A checked request, ready to become a row."""
+
+    recipe: dict[str, Any]
+    resolved: dict[str, Any]
+    target_repo: str
+    target_branch: str
+    labels: dict[str, str]
+    warnings: Sequence[str] = ()
+    retry_of: str | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Idempotency:
+    """An `Idempotency-Key` and the digest of the body that came with it."""
+
+    key: str
+    body_digest: bytes
+
+
+class Store:
+    """Jobs as their callers see them: each caller its own, an admin all."""
+
+    def __init__(self, database: Database, *, max_attempts: int, idempotency_hours: float) -> None:
+        self._database = database
+        self._max_attempts = max_attempts
+        self._window = timedelta(hours=idempotency_hours)
+
+    def replayed(self, caller: Caller, idempotency: Idempotency) -> Job | None:
+        """The job that this key made before.
+
+        Raises `SpearError(idempotency_key_reused)` if the body was another.
+        """
+        with self._database.transaction() as session:
+            return self._replay(session, caller, idempotency)
+
+    def submit(
+        self, submission: Submission, *, caller: Caller, idempotency: Idempotency | None = None
+    ) -> tuple[Job, bool]:
+        """Make the job and queue it, in one transaction; and whether it was a replay.
+
+        Raises `SpearError(target_busy)` if another job is active for the target.
+        """
+        job_id = new_id("mrg")
+        try:
+            with self._database.transaction() as session:
+                if idempotency and not self._reserve(session, caller, idempotency, job_id=job_id):
+                    twin = self._replay(session, caller, idempotency)
+                    assert twin is not None  # the unique index let the twin through first
+                    return twin, True
+                return self._insert(session, submission, caller=caller, job_id=job_id), False
+        except IntegrityError as error:
+            if "uq_jobs_active_target" not in str(error.orig):
+                raise
+        raise self._busy(submission)
+
+    def get(self, caller: Caller, job_id: str) -> Job:
+        """One job. Raises `SpearError(not_found)`, also for another caller's job."""
+        with self._database.transaction() as session:
+            return _visible(session, caller, job_id)
+
+    def version(self, job_id: str) -> int:
+        """The row's version, for those who wait for its next change."""
+        with self._database.transaction() as session:
+            return session.scalars(select(Job.version).where(Job.id == job_id)).one()
+
+    def find(
+        self, caller: Caller, *, limit: int, before: str | None = None, status: Sequence[Status] = (),
+        target: str | None = None, labels: dict[str, str] | None = None,
+    ) -> Sequence[Job]:
+        """The newest jobs first; `before` is the last id of the page before."""
+        query = _mine(select(Job), caller).where(Job.kind == Kind.MERGE).order_by(Job.id.desc()).limit(limit)
+        if before:
+            query = query.where(Job.id < before)
+        if status:
+            query = query.where(Job.status.in_(status))
+        if target:
+            query = query.where(func.lower(Job.target_repo) == target.lower())
+        if labels:
+            query = query.where(Job.labels.contains(labels))
+        with self._database.transaction() as session:
+            return session.scalars(query).all()
+
+    def stages(self, job_ids: Sequence[str]) -> dict[str, list[Stage]]:
+        """The stages of several jobs, all attempts, in order."""
+        query = select(Stage).where(Stage.job_id.in_(job_ids)).order_by(Stage.number)
+        found: dict[str, list[Stage]] = {job_id: [] for job_id in job_ids}
+        with self._database.transaction() as session:
+            for stage in session.scalars(query):
+                found[stage.job_id].append(stage)
+        return found
+
+    def events(self, caller: Caller, job_id: str, *, after: int, limit: int) -> Sequence[Event]:
+        """Events with a number above `after`."""
+        with self._database.transaction() as session:
+            _visible(session, caller, job_id)
+            query = select(Event).where(Event.job_id == job_id, Event.seq > after).order_by(Event.seq).limit(limit)
+            return session.scalars(query).all()
+
+    def document(self, caller: Caller, job_id: str, name: str) -> dict[str, Any] | None:
+        """`scores`, `report` or `manifest`, where the job has come so far."""
+        with self._database.transaction() as session:
+            _visible(session, caller, job_id)
+            return get_document(session, job_id, name)
+
+    def cancel(self, caller: Caller, job_id: str) -> Job:
+        """Cancel, or ask the worker to; asking again changes nothing.
+
+        Raises `SpearError(too_late)` once the job has ended otherwise or has begun to publish.
+        """
+        with self._database.transaction() as session:
+            job = _visible(session, caller, job_id)
+            waiting = change(
+                session, job_id, where=(Job.status == Status.QUEUED, Job.publishing.is_(None)),
+                events=[NewEvent(type="merge.cancelled")], **ENDED, status=Status.CANCELLED,
+            )
+            working = waiting or change(
+                session, job_id, where=(Job.status == Status.RUNNING, Job.publishing.is_(None)),
+                events=[NewEvent(type="merge.cancelling")], status=Status.CANCELLING,
+            )
+            session.refresh(job)
+            if working is None and job.status not in (Status.CANCELLING, Status.CANCELLED):
+                state = "is being published" if job.status in ACTIVE else f"has ended as {job.status}"
+                raise SpearError(Code.TOO_LATE, f"job {job_id} {state}", job=job_id)
+            return job
+
+    def counts(self) -> dict[str, int]:
+        """How many jobs there are in each active state."""
+        query = select(Job.status, func.count()).where(Job.status.in_(ACTIVE)).group_by(Job.status)
+        with self._database.transaction() as session:
+            found = dict(session.execute(query).tuples().all())
+        return {status.value: found.get(status, 0) for status in sorted(ACTIVE)}
+
+    def _insert(self, session: Session, submission: Submission, *, caller: Caller, job_id: str) -> Job:
+        session.add(
+            Job(
+                id=job_id, owner=caller.owner, key_id=caller.key_id, recipe=submission.recipe,
+                resolved=submission.resolved, labels=submission.labels, target_repo=submission.target_repo,
+                target_branch=submission.target_branch, max_attempts=self._max_attempts,
+                retry_of=submission.retry_of, request_id=submission.request_id,
+            )
+        )
+        session.flush()
+        events = [NewEvent(type="merge.queued", data=submission.resolved)]
+        events += [NewEvent(type="merge.warning", level="warning", data={"message": w}) for w in submission.warnings]
+        job = change(session, job_id, events=events)
+        assert job is not None
+        return job
+
+    def _reserve(self, session: Session, caller: Caller, idempotency: Idempotency, *, job_id: str) -> bool:
+        """Whether this request is the first with its key; a concurrent twin waits here for the other's commit."""
+        session.execute(
+            delete(IdempotencyKey).where(
+                IdempotencyKey.owner == caller.owner, IdempotencyKey.key == idempotency.key,
+                IdempotencyKey.created_at < func.now() - self._window,
+            )
+        )
+        statement = (
+            insert(IdempotencyKey)
+            .values(
+                owner=caller.owner, key=idempotency.key, body_digest=idempotency.body_digest, job_id=job_id
+            )
+            .on_conflict_do_nothing()
+            .returning(IdempotencyKey.job_id)
+        )
+        return session.scalars(statement).one_or_none() is not None
+
+    def _replay(self, session: Session, caller: Caller, idempotency: Idempotency) -> Job | None:
+        query = select(IdempotencyKey).where(
+            IdempotencyKey.owner == caller.owner, IdempotencyKey.key == idempotency.key,
+            IdempotencyKey.created_at >= func.now() - self._window,
+        )
+        row = session.scalars(query).one_or_none()
+        if row is None:
+            return None
+        if row.body_digest != idempotency.body_digest:
+            raise SpearError(
+                Code.IDEMPOTENCY_KEY_REUSED, f"the Idempotency-Key {idempotency.key!r} was used with another body"
+            )
+        return session.get_one(Job, row.job_id)
+
+    def _busy(self, submission: Submission) -> SpearError:
+        query = select(Job.id).where(
+            func.lower(Job.target_repo) == submission.target_repo.lower(),
+            Job.target_branch == submission.target_branch, Job.status.in_(ACTIVE),
+        )
+        with self._database.transaction() as session:
+            other = session.scalars(query).one_or_none()
+        target = f"{submission.target_repo}@{submission.target_branch}"
+        return SpearError(
+            Code.TARGET_BUSY, f"another job is active for {target}", pointer="/target/repo",
+            repo=submission.target_repo, branch=submission.target_branch, job=other,
+        )
+
+
+def _mine(query: Select[Job], caller: Caller) -> Select[Job]:
+    return query if "admin" in caller.scopes else query.where(Job.owner == caller.owner)
+
+
+def _visible(session: Session, caller: Caller, job_id: str) -> Job:
+    job = session.scalars(_mine(select(Job).where(Job.id == job_id), caller)).one_or_none()
+    if job is None:
+        raise SpearError(Code.NOT_FOUND, f"there is no job {job_id}", job=job_id)
+    return job
