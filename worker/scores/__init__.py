@@ -1,0 +1,26 @@
+"""The scores of weight matrices, their ranking, and the selection of what is restored."""
+
+from worker.scores.change import relative_change, squared_norms, swci
+from worker.scores.modules import Place, place, wanted
+from worker.scores.ranking import rank
+from worker.scores.rows import Row, make_row, unscored_row
+from worker.scores.selection import Selection, choose
+from worker.scores.snr import snr
+from worker.scores.svdr import svdr
+
+__all__ = [
+    "Place",
+    "Row",
+    "Selection",
+    "choose",
+    "make_row",
+    "place",
+    "rank",
+    "relative_change",
+    "snr",
+    "squared_norms",
+    "svdr",
+    "swci",
+    "unscored_row",
+    "wanted",
+]

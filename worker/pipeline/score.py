@@ -1,0 +1,186 @@
+"""The stage `scoring`: singular spectra of base and adapted model, matrix by matrix, and the scores made of them."""
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from app.errors import Code, SpearError
+from app.recipes.methods.spear import SpearParameters
+from worker.checkpoints.reader import Checkpoint
+from worker.pipeline.task import Input, Reporter, Task
+from worker.scores import Row, make_row, rank, squared_norms, unscored_row, wanted
+from worker.spectra import SpectrumKey, flops, from_record, singular_values, to_record
+
+READING = 16.0  # flops that reading, converting and differencing one entry of both models is counted as
+
+
+@dataclass(kw_only=True)
+class Scores:
+    """The rows, ranked but not yet selected, and what they cost: spectra computed and taken from the cache, time."""
+
+    rows: list[Row]
+    computed: int = 0
+    cached: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Side:
+    """One of the two models."""
+
+    source: Input
+    checkpoint: Checkpoint
+
+    def key(self, name: str, *, device: str) -> SpectrumKey:
+        digest = self.source.digests[self.checkpoint.tensors[name].file]
+        return SpectrumKey(digest=digest, tensor=name, device_class=device)
+
+
+def score(task: Task, reporter: Reporter) -> Scores:
+    """Score every tensor that the recipe's module list names, base against the first expert.
+
+    Memory: one matrix pair as stored, a block in fp64, and a Gram matrix of the short side twice. Raises `SpearError`:
+    `nothing_to_score`, `tensor_missing`, `shape_mismatch`, `nonfinite_tensor` (naming tensor and repo).
+    """
+    began = time.monotonic()
+    method = parameters(task)
+    with Checkpoint.open(task.base.path) as one, Checkpoint.open(task.experts[0].path) as two:
+        base, adapted = _Side(source=task.base, checkpoint=one), _Side(source=task.experts[0], checkpoint=two)
+        names = _scored_names(base, adapted, method=method)
+        work = _Work(base=base, adapted=adapted, method=method, device=device_of(task), known=_load(task.spectra))
+        outcome = _score_all(names, work=work, reporter=reporter)
+    outcome.rows = rank(outcome.rows, weights=method.weights.model_dump(), ranking=method.ranking)
+    outcome.seconds = time.monotonic() - began
+    return outcome
+
+
+def _score_all(names: list[str], *, work: "_Work", reporter: Reporter) -> Scores:
+    outcome = Scores(rows=[])
+    reporter.stage("scoring", total=math.fsum(map(work.cost, names)), unit="flop")
+    done = 0.0
+    for name in names:
+        row, fresh = work.score(name)
+        for record in fresh:
+            reporter.spectrum(record)
+        outcome.rows.append(row)
+        outcome.computed += len(fresh)
+        outcome.cached += row["cached"]
+        done += work.cost(name)
+        reporter.step(done=done, name=name, cached=row["cached"])
+    return outcome
+
+
+def parameters(task: Task) -> SpearParameters:
+    """The recipe's method, which this stage is only asked for when it is `spear`."""
+    method: Any = task.recipe.method
+    if not isinstance(method, SpearParameters):
+        raise TypeError(f"scoring needs the parameters of spear, not {type(method).__name__}")
+    return method
+
+
+def modules_of(method: SpearParameters) -> tuple[str, ...]:
+    """The module list with the groups that are switched on beside it."""
+    groups = (("embedding", method.embedding), ("head", method.head))
+    return (*method.modules, *(name for name, on in groups if on))
+
+
+def device_of(task: Task) -> str:
+    """`cuda` or `cpu`, `auto` resolved."""
+    if task.device != "auto":
+        return task.device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """Everything that scoring one tensor needs."""
+
+    base: _Side
+    adapted: _Side
+    method: SpearParameters
+    device: str
+    known: dict[SpectrumKey, Tensor]
+
+    def cost(self, name: str) -> float:
+        shape = self.base.checkpoint.tensors[name].shape
+        missing = sum(side.key(name, device=self.device) not in self.known for side in (self.base, self.adapted))
+        return missing * flops(shape) + READING * math.prod(shape)
+
+    def score(self, name: str) -> tuple[Row, list[dict[str, Any]]]:
+        """The tensor's row, unranked, and the records of the spectra that were not known."""
+        pair = [side.checkpoint.read(name).to(self.device) for side in (self.base, self.adapted)]
+        base_square, adapted_square, delta_square = squared_norms(*pair)
+        _refuse_nonfinite(name, norms=(base_square, adapted_square), sides=(self.base, self.adapted))
+        spectra, fresh = self._spectra(name, pair=pair)
+        info = self.adapted.checkpoint.tensors[name]
+        row = make_row(
+            unscored_row(name, shape=tuple(info.shape), nbytes=info.nbytes),
+            base=spectra[0], adapted=spectra[1], base_norm=math.sqrt(base_square), delta_norm=math.sqrt(delta_square),
+            estimator=self.method.snr, reference=self.method.snr_reference, variant=self.method.svdr,
+            cached=2 - len(fresh),
+        )  # fmt: skip
+        return row, fresh
+
+    def _spectra(self, name: str, *, pair: list[Tensor]) -> tuple[list[Tensor], list[dict[str, Any]]]:
+        spectra, fresh = [], []
+        for side, matrix in zip((self.base, self.adapted), pair, strict=True):
+            key = side.key(name, device=self.device)
+            values = self.known.get(key)
+            if values is None or values.numel() != min(matrix.shape):
+                values = singular_values(matrix)
+                fresh.append(to_record(key, values))
+            spectra.append(values)
+        return spectra, fresh
+
+
+def _scored_names(base: _Side, adapted: _Side, *, method: SpearParameters) -> list[str]:
+    """The tensors to score, in the order of their names; both models must have them in the same shape."""
+    modules = modules_of(method)
+    tensors = base.checkpoint.tensors
+    names = sorted(name for name, info in tensors.items() if wanted(name, ndim=len(info.shape), modules=modules))
+    if not names:
+        raise SpearError(
+            Code.NOTHING_TO_SCORE, f"no 2-D tensor of {base.source.repo} matches {', '.join(modules)}",
+            repo=base.source.repo, pointer="/method/modules",
+        )  # fmt: skip
+    for name in names:
+        _same_shape(name, base=base, adapted=adapted)
+    return names
+
+
+def _same_shape(name: str, *, base: _Side, adapted: _Side) -> None:
+    repo = adapted.source.repo
+    if name not in adapted.checkpoint.tensors:
+        raise SpearError(Code.TENSOR_MISSING, f"{repo} has no tensor {name}", repo=repo, tensor=name)
+    one, two = (tuple(side.checkpoint.tensors[name].shape) for side in (base, adapted))
+    if one != two:
+        message = f"{name} is {list(one)} in {base.source.repo} and {list(two)} in {repo}"
+        raise SpearError(Code.SHAPE_MISMATCH, message, repo=repo, tensor=name)
+
+
+def _refuse_nonfinite(name: str, *, norms: tuple[float, float], sides: tuple[_Side, _Side]) -> None:
+    for norm, side in zip(norms, sides, strict=True):
+        if not math.isfinite(norm):
+            message = f"{name} of {side.source.repo} has NaN or infinite values"
+            raise SpearError(Code.NONFINITE_TENSOR, message, tensor=name, repo=side.source.repo)
+
+
+def _load(path: Path | None) -> dict[SpectrumKey, Tensor]:
+    """The cached spectra by key. A damaged record is left out: it is computed again."""
+    return dict(_records(path)) if path is not None and path.exists() else {}
+
+
+def _records(path: Path) -> Iterator[tuple[SpectrumKey, Tensor]]:
+    with path.open("rb") as lines:
+        for line in lines:
+            try:
+                yield from_record(json.loads(line))
+            except ValueError:
+                continue

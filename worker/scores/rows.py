@@ -1,0 +1,98 @@
+"""The row of one tensor, as `GET /merges/{id}/scores` returns it: JSON-safe, so infinite values stand as null."""
+
+import math
+from typing import TypedDict
+
+from torch import Tensor
+
+from worker.scores.change import relative_change, swci
+from worker.scores.modules import place
+from worker.scores.snr import Estimator, snr
+from worker.scores.svdr import Variant, svdr
+from worker.spectra.mp import noise_edge
+
+
+class Row(TypedDict):
+    """Scores and fate of one tensor. A score that is infinite is null and named in `infinite`; it ranks above all."""
+
+    name: str
+    module_type: str
+    layer: int | None
+    shape: list[int]
+    parameters: int
+    nbytes: int
+    snr: float | None
+    swci: float | None
+    svdr: float | None
+    relative_change: float | None
+    score: float | None
+    selected: bool
+    t: float
+    snr_mp_median: float | None
+    snr_spectrum: float | None
+    snr_adapted: float | None
+    svdr_drop: float | None
+    svdr_abs: float | None
+    svdr_nuclear: float | None
+    svdr_rank: float | None
+    svdr_signed: float | None
+    noise_edge: float | None
+    noise_edge_adapted: float | None
+    base_norm: float | None
+    delta_norm: float | None
+    infinite: list[str]
+    cached: int
+    reason: str
+
+
+VARIANTS: tuple[Variant, ...] = ("drop", "abs", "nuclear", "rank", "signed")
+
+
+def unscored_row(name: str, *, shape: tuple[int, ...], nbytes: int) -> Row:
+    """The row of a tensor without scores, unselected (t = 1: the adapted model's)."""
+    spot = place(name)
+    return Row(
+        name=name, module_type=spot.module_type, layer=spot.layer, shape=list(shape), parameters=math.prod(shape),
+        nbytes=nbytes, snr=None, swci=None, svdr=None, relative_change=None, score=None, selected=False, t=1.0,
+        snr_mp_median=None, snr_spectrum=None, snr_adapted=None, svdr_drop=None, svdr_abs=None, svdr_nuclear=None,
+        svdr_rank=None, svdr_signed=None, noise_edge=None, noise_edge_adapted=None, base_norm=None, delta_norm=None,
+        infinite=[], cached=0, reason="not scored",
+    )  # fmt: skip
+
+
+def make_row(
+    row: Row, *, base: Tensor, adapted: Tensor, base_norm: float, delta_norm: float, estimator: Estimator,
+    reference: str, variant: Variant, cached: int,
+) -> Row:  # fmt: skip
+    """`row` with its scores filled in.
+
+    `base`, `adapted`: all singular values, descending, fp64. The norms are Frobenius norms. `snr` is by `estimator` on
+    `reference` (base, adapted, or the mean of both); `svdr` is the chosen `variant`; all others stand beside them.
+    `cached` counts the spectra that were not computed anew (0-2).
+    """
+    shape = tuple(row["shape"])
+    change = relative_change(base_norm=base_norm, delta_norm=delta_norm)
+    of_base, of_adapted = (snr(values, shape=shape, estimator=estimator) for values in (base, adapted))
+    ratio = {"base": of_base, "adapted": of_adapted, "mean": (of_base + of_adapted) / 2}[reference]
+    numbers = {
+        "snr": ratio, "swci": swci(snr=ratio, relative_change=change), "relative_change": change,
+        "snr_mp_median": snr(base, shape=shape), "snr_spectrum": snr(base, shape=shape, estimator="spectrum"),
+        "snr_adapted": of_adapted, "noise_edge": noise_edge(base, shape=shape),
+        "noise_edge_adapted": noise_edge(adapted, shape=shape), "base_norm": base_norm, "delta_norm": delta_norm,
+        "svdr": svdr(base, adapted, shape=shape, variant=variant),
+        **{f"svdr_{each}": svdr(base, adapted, shape=shape, variant=each) for each in VARIANTS},
+    }  # fmt: skip
+    infinite = sorted(key for key, value in numbers.items() if math.isinf(value))
+    finite = {key: None if key in infinite else value for key, value in numbers.items()}
+    return Row(**{**row, **finite, "infinite": infinite, "cached": cached, "reason": ""})  # type: ignore[typeddict-item]
+
+
+def is_scored(row: Row) -> bool:
+    """Whether the row has scores at all."""
+    return row["relative_change"] is not None or "relative_change" in row["infinite"]
+
+
+def number(row: Row, key: str) -> float:
+    """A score of a scored row as a number again, infinite where the row says so."""
+    value = row[key]  # type: ignore[literal-required]
+    return math.inf if key in row["infinite"] else float(value)

@@ -1,0 +1,184 @@
+"""Which tensors are restored, and how far."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Literal
+
+from worker.scores.modules import matches
+from worker.scores.ranking import changed, group_of
+from worker.scores.rows import Row, is_scored
+
+Unit = Literal["tensor", "block"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """What to restore. Exactly one of the three sizes counts: a budget goes before the share."""
+
+    share: float = 0.25
+    """of each ranking group, in (0, 1]; the top ⌈share · n⌉ of its n tensors"""
+    budget_bytes: int | None = None
+    budget_parameters: int | None = None
+    t: float = 0.5
+    ranking: str = "module_type"
+    unit: Unit = "tensor"
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """The outcome: every scored row (and every included one) with `selected` and `t`; t = 0 is the base."""
+
+    rows: list[Row]
+    decisions: dict[str, float]
+    """t of every selected tensor; a tensor not in here is the adapted model's, byte for byte"""
+    shares: dict[str, dict[str, int | float]]
+    """per module type and `all`: tensors, parameters and bytes, restored and in the model, and their quotients"""
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Unit:
+    """What is selected as a whole: a tensor, or all scored tensors of a block."""
+
+    group: str
+    name: str
+    score: float
+    rows: tuple[Row, ...]
+
+    def cost(self, key: Literal["parameters", "nbytes"]) -> int:
+        return sum(row[key] for row in self.rows)
+
+
+def choose(rows: Sequence[Row], *, others: Sequence[Row] = (), rules: Rules) -> Selection:
+    """Apply `rules` to the ranked `rows`. `others`: unscored rows of the model's other tensors.
+
+    Best score first, ties by name. A budget takes units in that order and stops at the first that does not fit, so a
+    larger budget never drops anything. Tensors that match `exclude` are never restored, tensors that match `include`
+    always, scored or not, outside share and budget; exclusion goes first. Unchanged tensors (see
+    `ranking.UNCHANGED`) are never restored. Patterns are shell-style (`fnmatch`) on the whole tensor name.
+    """
+    open_rows = [row for row in rows if not matches(row["name"], rules.exclude)]
+    candidates = [row for row in open_rows if not matches(row["name"], rules.include)]
+    ranked = {row["name"] for unit in _pick(candidates, rules=rules) for row in unit.rows if changed(row)}
+    forced = {row["name"] for row in _included([*rows, *others], rules=rules)}
+    fates = [_fate(row, ranked=ranked, forced=forced, rules=rules) for row in rows]
+    extra = [_fate(row, ranked=ranked, forced=forced, rules=rules) for row in others if row["name"] in forced]
+    left = [row for row in others if row["name"] not in forced]
+    final = [*fates, *extra]
+    return Selection(
+        rows=final,
+        decisions={row["name"]: row["t"] for row in final if row["selected"]},
+        shares=shares([*final, *left]),
+        warnings=_warnings(final, rules=rules),
+    )
+
+
+def shares(rows: Iterable[Row]) -> dict[str, dict[str, int | float]]:
+    """What is restored of the whole model, under `all`, and of each module type, embedding and head always shown."""
+    every = list(rows)
+    kinds = sorted({row["module_type"] for row in every})
+    groups = {kind: [row for row in every if row["module_type"] == kind] for kind in kinds}
+    return {name: _share(members) for name, members in {"all": every, **groups}.items()}
+
+
+def _share(rows: list[Row]) -> dict[str, int | float]:
+    chosen = [row for row in rows if row["selected"]]
+    counts: dict[str, int | float] = {"tensors": len(chosen), "tensors_total": len(rows)}
+    counts["tensors_share"] = len(chosen) / len(rows) if rows else 0.0
+    for name, part, whole in (
+        ("parameters", sum(row["parameters"] for row in chosen), sum(row["parameters"] for row in rows)),
+        ("bytes", sum(row["nbytes"] for row in chosen), sum(row["nbytes"] for row in rows)),
+    ):
+        counts |= {name: part, f"{name}_total": whole, f"{name}_share": part / whole if whole else 0.0}
+    return counts
+
+
+def _pick(rows: Sequence[Row], *, rules: Rules) -> list[_Unit]:
+    units = sorted(_units(rows, rules=rules), key=lambda unit: (-unit.score, unit.name))
+    if rules.budget_bytes is not None:
+        return _within(units, budget=rules.budget_bytes, key="nbytes")
+    if rules.budget_parameters is not None:
+        return _within(units, budget=rules.budget_parameters, key="parameters")
+    groups: dict[str, list[_Unit]] = {}
+    for unit in units:
+        groups.setdefault(unit.group, []).append(unit)
+    # 1e-9: 0.07 * 100 is a little over 7 in binary
+    return [unit for group in groups.values() for unit in group[: math.ceil(rules.share * len(group) - 1e-9)]]
+
+
+def _within(units: list[_Unit], *, budget: int, key: Literal["parameters", "nbytes"]) -> list[_Unit]:
+    """The longest run of best units, unchanged ones left out, whose cost is within the budget."""
+    taken: list[_Unit] = []
+    for unit in units:
+        if not any(map(changed, unit.rows)):
+            continue
+        budget -= unit.cost(key)
+        if budget < 0:
+            break
+        taken.append(unit)
+    return taken
+
+
+def _units(rows: Sequence[Row], *, rules: Rules) -> list[_Unit]:
+    """Tensors one by one, or the blocks, each with the mean score of its tensors weighted by their parameters."""
+    singles = [row for row in rows if rules.unit == "tensor" or row["layer"] is None]
+    layered = [row for row in rows if rules.unit == "block" and row["layer"] is not None]
+    layered.sort(key=lambda row: (row["layer"] or 0, row["name"]))
+    blocks = [tuple(members) for _, members in groupby(layered, key=lambda row: row["layer"])]
+    return [
+        *(
+            _Unit(group=group_of(row, ranking=rules.ranking), name=row["name"], score=row["score"] or 0.0, rows=(row,))
+            for row in singles
+        ),
+        *(_Unit(group="block", name=f"{b[0]['layer']:08d}", score=_block_score(b), rows=b) for b in blocks),
+    ]
+
+
+def _block_score(rows: tuple[Row, ...]) -> float:
+    weight = sum(row["parameters"] for row in rows)
+    return math.fsum((row["score"] or 0.0) * row["parameters"] for row in rows) / weight if weight else 0.0
+
+
+def _included(rows: Sequence[Row], *, rules: Rules) -> list[Row]:
+    return [
+        row
+        for row in rows
+        if matches(row["name"], rules.include)
+        and not matches(row["name"], rules.exclude)
+        and (not is_scored(row) or changed(row))
+    ]
+
+
+def _fate(row: Row, *, ranked: set[str], forced: set[str], rules: Rules) -> Row:
+    name = row["name"]
+    chosen = name in ranked or name in forced
+    if matches(name, rules.exclude):
+        reason = "excluded"
+    elif name in forced:
+        reason = "included"
+    elif name in ranked:
+        reason = "ranked"
+    else:
+        reason = "below the cut" if changed(row) else "unchanged"
+    return {**row, "selected": chosen, "t": rules.t if chosen else 1.0, "reason": reason}
+
+
+def _warnings(rows: list[Row], *, rules: Rules) -> list[str]:
+    """What a person should know about the outcome."""
+    said = [
+        f"method.{field}: the pattern {pattern!r} matches no tensor"
+        for field, patterns in (("include", rules.include), ("exclude", rules.exclude))
+        for pattern in patterns
+        if not any(matches(row["name"], (pattern,)) for row in rows)
+    ]
+    if not any(row["selected"] for row in rows):
+        same = not any(row["reason"] != "unchanged" for row in rows)
+        why = "base and adapted model are identical" if same else "the budget or the patterns leave nothing"
+        said.append(f"no tensor is restored: {why}; the result is the adapted model")
+    elif rules.t == 0:
+        said.append("t = 0 replaces the chosen tensors by the base's: a partial t (0.3 to 0.7) has kept more of both")
+    return said

@@ -1,0 +1,61 @@
+"""The format in which spectra are cached and sent."""
+
+import base64
+import math
+import struct
+import zlib
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+ALGORITHM = "gram-1"
+"""Raised whenever the numbers change: a spectrum of another algorithm is never used."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpectrumKey:
+    """What a cached spectrum belongs to; two equal keys mean the same numbers."""
+
+    digest: str
+    """content digest of the file that holds the tensor, `sha256:<hex>` or `git:<hex>`"""
+    tensor: str
+    algorithm: str = ALGORITHM
+    precision: str = "exact"
+    device_class: str = "cpu"
+
+
+def pack(values: Tensor) -> bytes:
+    """The values as zlib-compressed little-endian fp64, to the bit."""
+    numbers: list[float] = values.to(torch.float64).tolist()
+    return zlib.compress(struct.pack(f"<{len(numbers)}d", *numbers), level=6)
+
+
+def unpack(data: bytes, *, count: int) -> Tensor:
+    """The fp64 values that `pack` was given; raises `ValueError` where `data` is not `count` finite, falling values."""
+    unzipper = zlib.decompressobj()
+    try:
+        raw = unzipper.decompress(data, 8 * count)  # bounded: a hostile record cannot fill the memory
+        numbers = struct.unpack(f"<{count}d", raw)
+    except (zlib.error, struct.error) as error:
+        raise ValueError("the spectrum's data are damaged") from error
+    falling = all(a >= b for a, b in pairwise(numbers))
+    if not (falling and all(math.isfinite(x) and x >= 0 for x in numbers)):
+        raise ValueError("the spectrum's data are damaged")
+    return torch.tensor(numbers, dtype=torch.float64)
+
+
+def to_record(key: SpectrumKey, values: Tensor) -> dict[str, Any]:
+    """A JSON-able record: the key's fields, `count`, and `data` in base64."""
+    return {**asdict(key), "count": values.numel(), "data": base64.b64encode(pack(values)).decode()}
+
+
+def from_record(record: dict[str, Any]) -> tuple[SpectrumKey, Tensor]:
+    """The inverse of `to_record`; raises `ValueError` for a damaged or foreign record."""
+    try:
+        key = SpectrumKey(**{name: str(record[name]) for name in SpectrumKey.__dataclass_fields__})
+        return key, unpack(base64.b64decode(record["data"], validate=True), count=int(record["count"]))
+    except (KeyError, TypeError) as error:
+        raise ValueError("the spectrum's record is not complete") from error
