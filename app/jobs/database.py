@@ -7,6 +7,9 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
+DatabaseError = SQLAlchemyError
+"""what callers catch when Postgres is away"""
+
 
 class Database:
     """Short transactions on Postgres. Objects stay readable after the commit."""

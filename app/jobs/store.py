@@ -156,6 +156,12 @@ class Store:
             found = dict(session.execute(query).tuples().all())
         return {status.value: found.get(status, 0) for status in sorted(ACTIVE)}
 
+    def oldest_queued_seconds(self) -> float:
+        """How long the oldest queued job has waited; 0 where none waits."""
+        query = select(func.extract("epoch", func.now() - func.min(Job.created_at))).where(Job.status == Status.QUEUED)
+        with self._database.transaction() as session:
+            return float(session.scalar(query) or 0)
+
     def _insert(self, session: Session, submission: Submission, *, caller: Caller, job_id: str) -> Job:
         session.add(
             Job(

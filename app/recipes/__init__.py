@@ -1,5 +1,5 @@
 """The language of merges. Pure pydantic: no I/O, no torch."""
 
-from app.recipes.recipe import METHODS, Expert, ModelRef, Output, Recipe, Target, parse_recipe
+from app.recipes.recipe import METHODS, Expert, ModelRef, Output, Recipe, Target, parse_recipe, pointer
 
-__all__ = ["METHODS", "Expert", "ModelRef", "Output", "Recipe", "Target", "parse_recipe"]
+__all__ = ["METHODS", "Expert", "ModelRef", "Output", "Recipe", "Target", "parse_recipe", "pointer"]

@@ -91,13 +91,13 @@ def parse_recipe(body: Any) -> Recipe:
     try:
         return Recipe.model_validate(body)
     except ValidationError as error:
-        errors = [{"pointer": _pointer(e["loc"]), "detail": e["msg"]} for e in error.errors(include_url=False)]
+        errors = [{"pointer": pointer(e["loc"]), "detail": e["msg"]} for e in error.errors(include_url=False)]
         raise SpearError(
             Code.INVALID_RECIPE, f"{errors[0]['pointer'] or '/'}: {errors[0]['detail']}", errors=errors
         ) from None
 
 
-def _pointer(location: tuple[int | str, ...]) -> str:
+def pointer(location: tuple[int | str, ...]) -> str:
     """A JSON pointer (RFC 6901) of a pydantic location, without the union's tag behind `method`."""
     parts = [part for i, part in enumerate(location) if not (i == 1 and location[0] == "method" and part in METHODS)]
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)

@@ -1,0 +1,71 @@
+"""Whether the process lives, whether the service can work, and its figures."""
+
+from collections.abc import Iterator
+
+from fastapi import APIRouter, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse, PlainTextResponse
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+from redis import Redis, RedisError
+
+from app.api.services import Services, Uses
+from app.jobs.migrate import is_current
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/healthz", operation_id="health")
+async def get_health() -> dict[str, str]:
+    """The process answers."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz", operation_id="readiness")
+def get_readiness(services: Uses) -> JSONResponse:
+    """Database at the newest schema, broker reachable; 503 with the reasons where not."""
+    database = services.database.answers()
+    checks = {
+        "database": database,
+        "migrations": database and is_current(services.settings.database_url),
+        "broker": _broker_answers(services.settings.redis_url),
+    }
+    ready = all(checks.values())
+    return JSONResponse({"ready": ready, "checks": checks}, status_code=200 if ready else 503)
+
+
+@router.get("/metrics", operation_id="metrics")
+async def get_metrics(services: Uses) -> Response:
+    """Prometheus' text format."""
+    registry = CollectorRegistry()
+    registry.register(_Jobs(services))
+    return PlainTextResponse(await run_in_threadpool(generate_latest, registry))
+
+
+class _Jobs(Collector):
+    """Read from the database when asked, so that every replica tells the same."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def describe(self) -> list[GaugeMetricFamily]:
+        return []  # without this the registry would query the database when the collector is registered
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        jobs = GaugeMetricFamily("spear_jobs", "Active jobs by status", labels=["status"])
+        for status, count in self._services.store.counts().items():
+            jobs.add_metric([status], count)
+        yield jobs
+        yield GaugeMetricFamily(
+            "spear_oldest_queued_seconds", "Age of the oldest queued job",
+            value=self._services.store.oldest_queued_seconds(),
+        )
+
+
+def _broker_answers(url: str) -> bool:
+    try:
+        with Redis.from_url(url, socket_connect_timeout=2, socket_timeout=2) as redis:
+            return bool(redis.ping())
+    except (RedisError, OSError):
+        return False

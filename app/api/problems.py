@@ -1,0 +1,116 @@
+"""Every error as `application/problem+json` (RFC 9457) with a stable code."""
+
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from app.errors import KINDS, Code, SpearError
+from app.jobs.database import DatabaseError
+from app.recipes import pointer
+
+log = structlog.get_logger()
+
+_BY_STATUS = {404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED, 413: Code.REQUEST_TOO_LARGE}
+_HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "5"}}
+
+
+class FieldError(BaseModel):
+    """One bad field of the body, or one bad parameter."""
+
+    pointer: str
+    detail: str
+
+
+class Problem(BaseModel):
+    """An error, as callers see it."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: Code
+    request_id: str
+    retryable: bool
+    hint: str
+    names: dict[str, Any]
+    errors: list[FieldError]
+
+
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": Problem, "content": {"application/problem+json": {}}},
+    "5XX": {"model": Problem, "content": {"application/problem+json": {}}},
+}
+
+
+def install(app: FastAPI) -> None:
+    """Answer every exception with a problem."""
+    app.add_exception_handler(SpearError, _expected)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(DatabaseError, _database)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def problem(request: Request, error: SpearError) -> JSONResponse:
+    """The answer for one error."""
+    kind = error.kind
+    names = dict(error.names)
+    errors = names.pop("errors", None)
+    if errors is None:
+        errors = [{"pointer": error.pointer, "detail": error.message}] if error.pointer else []
+    body = Problem(
+        type=f"{request.base_url}problems/{error.code}", title=kind.title, status=kind.status, detail=error.message,
+        code=error.code, request_id=request.state.request_id, retryable=kind.retryable, hint=kind.hint, names=names,
+        errors=[FieldError(**e) for e in errors],
+    )
+    return JSONResponse(
+        body.model_dump(mode="json"), kind.status, _HEADERS.get(kind.status), media_type="application/problem+json"
+    )
+
+
+async def _expected(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, SpearError)
+    return problem(request, error)
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    found = error.errors()
+    in_body = all(e["loc"][0] == "body" for e in found) and not any(e["type"] == "json_invalid" for e in found)
+    code = Code.INVALID_RECIPE if in_body else Code.INVALID_REQUEST
+    errors = [{"pointer": pointer(e["loc"][1:]), "detail": e["msg"]} for e in found]
+    first = errors[0]
+    return problem(request, SpearError(code, f"{first['pointer'] or '/'}: {first['detail']}", errors=errors))
+
+
+async def _http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    code = _BY_STATUS.get(error.status_code, Code.INVALID_REQUEST)
+    answer = problem(request, SpearError(code, f"{request.method} {request.url.path}: {error.detail}"))
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+async def _database(request: Request, error: Exception) -> JSONResponse:
+    log.warning("database.failed", error=type(error).__name__, request_id=request.state.request_id)
+    return problem(request, SpearError(Code.NOT_READY, "the database does not answer"))
+
+
+async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    log.error("request.crashed", exc_info=error, request_id=request.state.request_id)
+    return problem(request, SpearError(Code.INTERNAL_ERROR, "the service failed on this request; see its log"))
+
+
+def explain(code: str) -> dict[str, Any]:
+    """What a problem type means, for `GET /problems/{code}`."""
+    if code not in list(Code):
+        raise SpearError(Code.NOT_FOUND, f"there is no problem type {code}")
+    kind = KINDS[Code(code)]
+    return {
+        "code": code, "title": kind.title, "status": kind.status, "retryable": kind.retryable, "hint": kind.hint,
+    }

@@ -1,0 +1,45 @@
+"""What the routes work with, built once per application."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from celery import Celery
+from fastapi import Depends, Request
+
+from app.jobs.database import Database
+from app.jobs.keys import Keys
+from app.jobs.store import Store
+from app.queue.broker import make_celery
+from app.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """The application's parts, shared by all requests."""
+
+    settings: Settings
+    database: Database
+    store: Store
+    keys: Keys
+    celery: Celery
+
+
+def build_services(settings: Settings) -> Services:
+    """Nothing is connected yet: the first use connects."""
+    database = Database(settings.database_url)
+    return Services(
+        settings=settings,
+        database=database,
+        store=Store(database, max_attempts=settings.max_attempts, idempotency_hours=settings.idempotency_hours),
+        keys=Keys(database, secret=settings.secret),
+        celery=make_celery(settings),
+    )
+
+
+def _services(request: Request) -> Services:
+    services = request.app.state.services
+    assert isinstance(services, Services)
+    return services
+
+
+Uses = Annotated[Services, Depends(_services)]

@@ -1,0 +1,122 @@
+"""What callers see of jobs and events. No field has a default: a client can rely on each being there."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel
+
+from app.jobs.states import Status
+from app.jobs.tables import Event, Job, Stage
+
+
+class StageView(BaseModel):
+    """One stage of one attempt."""
+
+    name: str
+    attempt: int
+    started_at: datetime
+    ended_at: datetime | None
+
+
+class ProgressView(BaseModel):
+    """How far the running stage is; `eta_seconds` is null until it can be told."""
+
+    percent: float
+    done: float
+    total: float
+    unit: str
+    eta_seconds: float | None
+
+
+class ErrorView(BaseModel):
+    """Why the job failed, or what its last attempt met."""
+
+    code: str
+    message: str
+    stage: str | None
+    retryable: bool
+    hint: str
+    names: dict[str, Any]
+
+
+class ResultView(BaseModel):
+    """What was published."""
+
+    repo: str
+    commit: str
+    url: str
+    selected: int
+    scored: int
+    metrics: dict[str, Any]
+
+
+class JobView(BaseModel):
+    """A merge job."""
+
+    id: str
+    kind: str
+    status: Status
+    stage: str | None
+    stages: list[StageView]
+    progress: ProgressView | None
+    recipe: dict[str, Any]
+    resolved: dict[str, Any]
+    labels: dict[str, str]
+    result: ResultView | None
+    error: ErrorView | None
+    attempt: int
+    max_attempts: int
+    retry_of: str | None
+    created_at: datetime
+    started_at: datetime | None
+    updated_at: datetime
+    ended_at: datetime | None
+    links: dict[str, str]
+
+
+class JobPage(BaseModel):
+    """Jobs, newest first."""
+
+    data: list[JobView]
+    next_cursor: str | None
+
+
+class EventView(BaseModel):
+    """What happened, numbered without gaps."""
+
+    seq: int
+    at: datetime
+    type: str
+    level: str
+    stage: str | None
+    data: dict[str, Any]
+
+
+class EventPage(BaseModel):
+    """Events, oldest first."""
+
+    data: list[EventView]
+    next_cursor: str | None
+
+
+def view_job(job: Job, stages: Sequence[Stage]) -> JobView:
+    """The job as JSON shows it."""
+    path = f"/merges/{job.id}"
+    parts = ("events", "scores", "report", "cancel", "retry")
+    return JobView(
+        id=job.id, kind=job.kind, status=Status(job.status), stage=job.stage,
+        stages=[StageView.model_validate(stage, from_attributes=True) for stage in stages],
+        progress=ProgressView(**job.progress) if job.progress else None,
+        recipe=job.recipe, resolved=job.resolved, labels=job.labels,
+        result=ResultView(**job.result) if job.result else None,
+        error=ErrorView(**job.error) if job.error else None,
+        attempt=job.attempt, max_attempts=job.max_attempts, retry_of=job.retry_of, created_at=job.created_at,
+        started_at=job.started_at, updated_at=job.updated_at, ended_at=job.ended_at,
+        links={"self": path} | {part: f"{path}/{part}" for part in parts},
+    )
+
+
+def view_event(event: Event) -> EventView:
+    """The event as JSON shows it."""
+    return EventView.model_validate(event, from_attributes=True)

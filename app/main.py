@@ -1,0 +1,34 @@
+"""The application."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from app.api import health, merges, methods, problems
+from app.api.middleware import RequestContext
+from app.api.services import build_services
+from app.settings import Settings, load
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The API over one database, broker and Hub."""
+    settings = settings or load()
+    services = build_services(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        services.database.close()
+
+    app = FastAPI(
+        title="spear-merge", version=version("spear-merge"), lifespan=lifespan,
+        description="Repairs and merges language models after fine-tuning, and publishes them exactly once.",
+    )
+    app.state.services = services
+    app.add_middleware(RequestContext, max_body_bytes=settings.max_body_bytes)
+    problems.install(app)
+    for router in (merges.router, methods.router, health.router):
+        app.include_router(router)
+    return app

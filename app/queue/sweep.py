@@ -1,0 +1,32 @@
+"""The sweep: every few seconds, rescue what nobody works on and announce what nobody has heard of."""
+
+import threading
+
+import structlog
+
+from app.jobs.database import Database, DatabaseError
+from app.jobs.rescue import Rescue
+from app.jobs.spectra import Spectra
+from app.queue.broker import make_celery
+from app.queue.dispatch import announce
+from app.settings import Settings
+
+log = structlog.get_logger()
+
+
+def run(settings: Settings, *, stop: threading.Event) -> None:
+    """Sweep until `stop` is set. Any number of these may run; faults of Postgres and Redis are survived."""
+    database = Database(settings.database_url, pool_size=1)
+    rescue = Rescue(
+        database, resend_seconds=settings.resend_seconds, idempotency_hours=settings.idempotency_hours
+    )
+    spectra = Spectra(database, max_bytes=settings.spectra_max_bytes)
+    celery = make_celery(settings)
+    while not stop.is_set():
+        try:
+            for job_id in rescue.sweep():
+                announce(celery, job_id)
+            spectra.trim()
+        except DatabaseError as error:
+            log.warning("sweep.failed", error=type(error).__name__)
+        stop.wait(settings.sweep_seconds)
