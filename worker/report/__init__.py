@@ -1,0 +1,1 @@
+"""report.json, the manifest, the model card and the figures of one merge."""

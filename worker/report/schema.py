@@ -1,0 +1,139 @@
+"""The shape of report.json: the one source of the job page, the model card and the figures."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class _Open(BaseModel):
+    """A part to which its maker may add; a reader ignores what it does not know."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+
+class Job(_Part):
+    """Which job this is about."""
+
+    id: str
+
+
+class Source(_Part):
+    """One input, pinned."""
+
+    role: Literal["base", "expert"]
+    repo: str
+    revision: str
+    commit: str
+    license: str | None
+
+
+class Method(_Part):
+    """The method and every one of its parameters, defaults among them."""
+
+    name: str
+    parameters: dict[str, Any]
+
+
+class Row(_Open):
+    """One scored tensor. A score that is infinite or not defined for the tensor is null."""
+
+    name: str
+    module_type: str
+    layer: int | None = None
+    shape: tuple[int, ...] = ()
+    parameters: int = 0
+    snr: float | None = None
+    swci: float | None = None
+    svdr: float | None = None
+    relative_change: float | None = None
+    score: float | None = None
+    selected: bool = False
+    t: float | None = None
+
+
+class Module(_Part):
+    """The selection within one module type; `share` counts parameters, 0 to 1."""
+
+    module_type: str
+    selected: int
+    scored: int
+    parameters: int
+    parameters_scored: int
+    share: float
+
+
+class Selection(_Part):
+    """What was chosen: of `scored` tensors `selected`, with `parameters` of `parameters_scored`."""
+
+    selected: int
+    scored: int
+    parameters: int
+    parameters_scored: int
+    modules: tuple[Module, ...]
+    shares: dict[str, Any] = Field(description="shares of the whole model: bytes, embedding and head among them")
+
+
+class Merge(_Part):
+    """What was done to the tensors: how many by which operation."""
+
+    operations: dict[str, int]
+    lerp_fallbacks: int
+    bytes: int
+    statement: str | None = Field(description="what the fallback of SLERP to LERP means, where there was one")
+
+
+class Costs(_Open):
+    """What the run took. Measured, so it differs from run to run; the published report.json has none of it."""
+
+    attempt: int
+    cpu: str
+    stages: dict[str, float] = Field({}, description="seconds per stage")
+
+
+class Outside(_Part):
+    """A scored tensor that stands in no layer: an embedding, a head."""
+
+    name: str
+    module_type: str
+    score: float | None
+    selected: bool
+
+
+class Heatmap(_Part):
+    """Scores by module (rows) and layer (columns). A cell of several tensors holds their mean; an empty one null."""
+
+    metric: Literal["score"] = "score"
+    modules: tuple[str, ...]
+    layers: tuple[int, ...]
+    score: tuple[tuple[float | None, ...], ...]
+    relative_change: tuple[tuple[float | None, ...], ...]
+    restored: tuple[tuple[float, ...], ...] = Field(description="share of the cell's tensors that was restored, 0 to 1")
+    outside: tuple[Outside, ...]
+
+
+class Report(_Part):
+    """report.json."""
+
+    schema_version: Literal[1] = 1
+    verdict: str
+    job: Job
+    recipe: dict[str, Any]
+    inputs: tuple[Source, ...]
+    method: Method
+    selection: Selection
+    merge: Merge
+    verification: dict[str, Any]
+    warnings: tuple[str, ...]
+    engine: dict[str, str]
+    costs: Costs | None
+    heatmap: Heatmap
+    scores: tuple[Row, ...]
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of report.json (draft 2020-12)."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Report.model_json_schema(mode="serialization")}

@@ -1,0 +1,64 @@
+"""The sentences that sum a merge up, for the report and the card alike."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from worker.pipeline.task import Task
+from worker.report.schema import Selection
+
+NO_EVALUATION = "No evaluation was run: what this did to the model's abilities has not been measured."
+
+
+def verdict(task: Task, *, selection: Selection, shares: Mapping[str, Any]) -> str:
+    """One line: what was done to how much of the model, and whether its effect was measured."""
+    done = _restored(task, selection=selection, shares=shares) if selection.scored else _merged(task)
+    return f"{done} {NO_EVALUATION}"
+
+
+def strength(task: Task) -> str:
+    """How far a restored tensor moved, in words; empty for methods without a `t`."""
+    return strength_of(getattr(task.recipe.method, "t", None))
+
+
+def strength_of(t: float | None) -> str:
+    """The same for a `t` from a report."""
+    if t is None:
+        return ""
+    if t == 0:
+        return "t = 0, the base's own bytes"
+    return f"t = {t:g}, {1 - t:.0%} of the way back to the base"
+
+
+def count(number: int) -> str:
+    """A number of parameters or bytes, short: 1234567 as 1.23 M."""
+    for size, unit in ((1_000_000_000, " B"), (1_000_000, " M"), (1_000, " k")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return str(number)
+
+
+def fallback_statement(fallbacks: int, *, operations: Mapping[str, int]) -> str | None:
+    """What it means that SLERP fell back to LERP, where it did. Source: mergekit's rule, |cos| > 0.9995."""
+    if not fallbacks:
+        return None
+    total = max(fallbacks, operations.get("slerp", 0) + operations.get("lerp", 0))
+    return (
+        f"For {fallbacks} of {total} restored tensors SLERP fell back to LERP (plain linear interpolation), because "
+        "base and adapted weights point almost the same way (|cos| > 0.9995). At such angles the two agree to within "
+        "a fraction of a percent of the change: the restoration is W_b + t (W_a - W_b), tensor by tensor."
+    )
+
+
+def _restored(task: Task, *, selection: Selection, shares: Mapping[str, Any]) -> str:
+    base, expert = task.base.repo, task.experts[0].repo
+    whole = shares.get("model_parameters")
+    part = f", {selection.parameters / whole:.1%} of the model" if whole else ""
+    return (
+        f"Restored {selection.selected} of {selection.scored} scored tensors ({count(selection.parameters)} "
+        f"parameters{part}) of {expert} towards {base} ({strength(task)}); the other tensors are the adapted model's."
+    )
+
+
+def _merged(task: Task) -> str:
+    experts = ", ".join(source.repo for source in task.experts)
+    return f"Merged {experts} with {task.base.repo} by {task.recipe.method.method_name()}."
