@@ -1,0 +1,57 @@
+"""The front matter of README.md, which the Hub shows as the repository's card data."""
+
+import re
+from typing import Any
+
+import yaml
+
+from app.local.hub.git import File
+from app.local.hub.repository import Repository
+
+_FRONT = re.compile(r"\A\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
+_MAX_BYTES = 1_000_000
+
+
+def read(repository: Repository, readme: File | None) -> dict[str, Any]:
+    """The card data; empty where there is no README or it has no valid front matter."""
+    if readme is None or readme.size > _MAX_BYTES:
+        return {}
+    return _parse(repository.content(readme).read_bytes().decode(errors="replace"))
+
+
+def tags(data: dict[str, Any]) -> list[str]:
+    """The tags that the Hub derives from card data."""
+    named = data.get("tags")
+    found = [str(tag) for tag in named] if isinstance(named, list) else []
+    if isinstance(data.get("license"), str):
+        found.append(f"license:{data['license']}")
+    bases = data.get("base_model")
+    return found + [f"base_model:{base}" for base in ([bases] if isinstance(bases, str) else bases or [])]
+
+
+def problem(readme: str) -> str | None:
+    """What is wrong with the front matter, if anything."""
+    found = _FRONT.match(readme)
+    try:
+        data = yaml.safe_load(found[1]) if found else {}
+    except yaml.YAMLError as error:
+        return f"The front matter is not valid YAML: {error}"
+    return None if isinstance(data, dict | None) else "The front matter must be a mapping"
+
+
+def _parse(readme: str) -> dict[str, Any]:
+    found = _FRONT.match(readme)
+    try:
+        data = yaml.safe_load(found[1]) if found else {}
+    except yaml.YAMLError:
+        return {}
+    # dates and the like have no JSON form
+    return {str(key): value for key, value in data.items() if _plain(value)} if isinstance(data, dict) else {}
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(map(_plain, value))
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _plain(item) for key, item in value.items())
+    return value is None or isinstance(value, str | int | float)
