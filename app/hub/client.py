@@ -1,0 +1,210 @@
+"""The Hub's client with our own timeouts, credentials and errors. Everything said to the Hub goes through `Hub`."""
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+# The client reads these when it is imported, so they are set here and the client is first imported here:
+# no token but ours is ever sent, nothing is reported home, nothing is drawn on a terminal.
+for _name in ("DISABLE_IMPLICIT_TOKEN", "DISABLE_TELEMETRY", "DISABLE_PROGRESS_BARS", "DISABLE_UPDATE_CHECK"):
+    os.environ[f"HF_HUB_{_name}"] = "1"
+
+import httpx2  # noqa: E402
+from huggingface_hub import HfApi, ModelInfo, constants, set_client_factory  # noqa: E402
+from huggingface_hub.utils import (  # type: ignore[attr-defined]  # noqa: E402 - it exports without __all__
+    build_hf_headers,
+    get_session,
+    hf_raise_for_status,
+    paginate,
+)
+
+from app.errors import Code, SpearError  # noqa: E402
+from app.hub.failures import CALL, WIRE, translate  # noqa: E402
+from app.settings import Settings  # noqa: E402
+
+OFFICIAL = "https://huggingface.co"
+COMMIT = re.compile(r"[0-9a-f]{40}")
+READ_ATTEMPTS = 3
+FIRST_WAIT_SECONDS = 0.2
+_CHUNK = 1 << 20
+_WRITING_ROLES = ("admin", "write", "contributor")
+
+T = TypeVar("T")
+
+
+class Hub:
+    """One endpoint with one credential; `token=None` is the anonymous reader.
+
+    Every method raises `SpearError` with the code that fits; no message, name or repr holds the token.
+    """
+
+    def __init__(self, endpoint: str, token: str | None, *, timeout_seconds: float) -> None:
+        self.endpoint = endpoint.rstrip("/")
+        self.timeout_seconds = timeout_seconds
+        self._token = token
+        self.api = HfApi(endpoint=self.endpoint, token=token or False)
+        self._headers = {**build_hf_headers(token=token or False), "accept-encoding": "identity"}
+        # for the bytes of files; redirects to storage elsewhere go without our credential
+        self._http = httpx2.Client(follow_redirects=True, timeout=timeout_seconds)
+        if self.endpoint != OFFICIAL:
+            # Other Hubs have no Xet storage, and the client does not fall back by itself. Read at each upload.
+            constants.HF_HUB_DISABLE_XET = True
+        _use_timeout(timeout_seconds)
+
+    def __repr__(self) -> str:
+        return f"Hub({self.endpoint!r}, {'with a token' if self._token else 'anonymous'})"
+
+    @property
+    def anonymous(self) -> bool:
+        return self._token is None
+
+    def close(self) -> None:
+        self._http.close()
+
+    @contextmanager
+    def calling(
+        self, *, repo: str = "", revision: str = "", file: str = "", known: tuple[type[Exception], ...] = CALL
+    ) -> Iterator[None]:
+        """Turns the client's exceptions inside into `SpearError`s that name these things."""
+        try:
+            yield
+        except known as error:
+            raise translate(error, repo=repo, revision=revision, file=file, token=self._token or "") from None
+
+    def whoami(self) -> str:
+        """The account's name."""
+        return str(self._account()["name"])
+
+    def writable_namespaces(self) -> frozenset[str]:
+        """The account and its organisations with the right to write, in lower case; empty for a token that reads."""
+        account = self._account()
+        if account.get("auth", {}).get("accessToken", {}).get("role") == "read":
+            return frozenset()
+        orgs = [org for org in account.get("orgs", []) if org.get("roleInOrg", "write") in _WRITING_ROLES]
+        return frozenset(str(owner["name"]).lower() for owner in (account, *orgs))
+
+    def check_access(self, repo: str, *, write: bool = False) -> None:
+        """Returns if this credential may read (or write) the files of the repository."""
+        self._reading(lambda: self.api.auth_check(repo, write=write), repo=repo)
+
+    def info(self, repo: str, revision: str) -> ModelInfo:
+        return self._reading(
+            lambda: self.api.model_info(
+                repo, revision=revision, files_metadata=True, timeout=self.timeout_seconds  # None would mean no limit
+            ),
+            repo=repo,
+            revision=revision,
+        )
+
+    def branches(self, repo: str) -> dict[str, str]:
+        """The commit at the head of each branch, by the branch's name."""
+        refs = self._reading(lambda: self.api.list_repo_refs(repo), repo=repo)
+        return {branch.name: branch.target_commit for branch in refs.branches}
+
+    def commits(self, repo: str, revision: str) -> Iterator[tuple[str, str]]:
+        """Commits from the newest on, as (oid, whole message); pages are asked for as they are needed."""
+        path = f"{self.endpoint}/api/models/{repo}/commits/{quote(revision, safe='')}"
+        with self.calling(repo=repo, revision=revision):
+            for item in paginate(path, params={}, headers=self._headers, timeout=self.timeout_seconds):
+                yield item["id"], f"{item['title']}\n\n{item['message']}"
+
+    def create_repo(self, repo: str, *, private: bool) -> None:
+        """Creates the repository; one that exists stays as it is.
+
+        The client's own method asks again without end while another creation is under way, hence this one.
+        """
+        owner, name = repo.split("/")
+        body = {"name": name, "organization": owner, "type": "model", "visibility": "private" if private else "public"}
+        with self.calling(repo=repo):
+            reply = get_session().post(f"{self.endpoint}/api/repos/create", headers=self._headers, json=body)
+            if reply.status_code != 409 or "conflicting operation" in reply.text:
+                hf_raise_for_status(reply)
+
+    def create_branch(self, repo: str, branch: str, *, start: str) -> None:
+        with self.calling(repo=repo, revision=branch):
+            self.api.create_branch(repo, branch=branch, revision=start, exist_ok=True)
+
+    def read(self, repo: str, commit: str, file: str, *, start: int = 0, size: int) -> bytes:
+        """`size` bytes of a file from `start` on, by a range request; fewer where the file ends before."""
+        return self._reading(
+            lambda: self._read(repo, commit, file, start=start, size=size), repo=repo, revision=commit, file=file
+        )
+
+    @contextmanager
+    def stream(
+        self, repo: str, commit: str, file: str, *, start: int = 0, end: int | None = None
+    ) -> Iterator[httpx2.Response]:
+        """An open response for bytes `start` to `end` (inclusive, as in HTTP); the caller reads its body."""
+        url = f"{self.endpoint}/{repo}/resolve/{commit}/{quote(file)}"
+        headers = dict(self._headers)
+        if start or end is not None:
+            headers["range"] = f"bytes={start}-{'' if end is None else end}"
+        # only the wire's errors: what the caller does with the bytes (a full disk) is not the Hub's doing
+        with (
+            self.calling(repo=repo, revision=commit, file=file, known=WIRE),
+            self._http.stream("GET", url, headers=headers) as reply,
+        ):
+            hf_raise_for_status(reply)
+            yield reply
+
+    def _read(self, repo: str, commit: str, file: str, *, start: int, size: int) -> bytes:
+        found = bytearray()
+        with self.stream(repo, commit, file, start=start, end=start + size - 1) as reply:
+            if start and reply.status_code != 206:
+                raise SpearError(Code.HUB_REFUSED, f"the Hub does not serve parts of {file} in {repo}", repo=repo)
+            for chunk in reply.iter_bytes(_CHUNK):
+                found += chunk
+                if len(found) >= size:
+                    break
+        return bytes(found[:size])
+
+    def _account(self) -> dict[str, Any]:
+        if self.anonymous:
+            raise SpearError(Code.TARGET_NOT_WRITABLE, "the service has no Hub token")
+        return self._reading(self.api.whoami)
+
+    def _reading(self, call: Callable[[], T], *, repo: str = "", revision: str = "", file: str = "") -> T:
+        """Calls what changes nothing at the Hub; after a passing failure, again."""
+        for attempt in range(READ_ATTEMPTS):
+            try:
+                with self.calling(repo=repo, revision=revision, file=file):
+                    return call()
+            except SpearError as error:
+                if error.code is not Code.HUB_UNAVAILABLE or attempt == READ_ATTEMPTS - 1:
+                    raise
+            time.sleep(FIRST_WAIT_SECONDS * 3**attempt)
+        raise AssertionError
+
+
+@dataclass(frozen=True)
+class Hubs:
+    """The same Hub without and with the service's credential."""
+
+    anonymous: Hub
+    service: Hub
+
+
+def connect(settings: Settings) -> Hubs:
+    """Both views of the configured Hub; the token is read from its file now."""
+    timeout = settings.hub_timeout_seconds
+    return Hubs(
+        anonymous=Hub(settings.hub_endpoint, None, timeout_seconds=timeout),
+        service=Hub(settings.hub_endpoint, settings.hub_token(), timeout_seconds=timeout),
+    )
+
+
+_timeout_in_use: float | None = None
+
+
+def _use_timeout(seconds: float) -> None:
+    """Gives the client's own HTTP session a timeout: by default it would wait for ever."""
+    global _timeout_in_use  # noqa: PLW0603 - the client has one session for the whole process
+    if _timeout_in_use == seconds:
+        return
+    _timeout_in_use = seconds
+    set_client_factory(lambda: httpx2.Client(follow_redirects=True, timeout=seconds))
