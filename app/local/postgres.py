@@ -24,7 +24,7 @@ from app.local.processes import Account, Command
 _START_SECONDS = 60.0  # crash recovery included
 _STOP_SECONDS = 20.0
 _FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
-_SERVER = ("listen_addresses=", "timezone=UTC", "log_timezone=UTC", "log_min_messages=warning")
+_SERVER = ("listen_addresses=", "max_connections=200", "timezone=UTC", "log_timezone=UTC", "log_min_messages=warning")
 
 
 class Postgres:
@@ -70,10 +70,15 @@ class Postgres:
             self.stop()
             raise
 
+    def ask_to_stop(self) -> None:
+        """Nothing: a server stops last, when nobody needs it any more."""
+
     def stop(self) -> None:
         """Stop the server: open sessions are ended, the data is checkpointed."""
         if self._process is not None:
-            processes.end(self._process, signum=signal.SIGINT, grace=_STOP_SECONDS)
+            if self.running:
+                self._process.send_signal(signal.SIGINT)
+            processes.finish(self._process, grace=_STOP_SECONDS)
             self._process = None
         self._release()
         remove_socket_directory(self._sockets)
@@ -150,9 +155,9 @@ class Postgres:
     def _launch(self, argv: list[str], account: Account | None) -> subprocess.Popen[bytes]:
         env = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
         log, held = self._home / "postgres.log", tuple(self._held)
-        return processes.launch(
-            Command(argv=argv, env=env, end=signal.SIGINT, account=account, descriptors=held, log=log)
-        )
+        # SIGINT is Postgres's fast shutdown: sessions are ended, not waited for
+        command = Command(argv=argv, env=env, death=signal.SIGINT, account=account, descriptors=held, log=log)
+        return processes.launch(command)
 
     def _wait(self) -> None:
         """Wait for the line `ready` that the server writes in its pid file once it accepts sessions."""

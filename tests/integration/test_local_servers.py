@@ -1,6 +1,7 @@
 import os
 import pwd
 import signal
+import site
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ import psycopg
 import pytest
 import redis
 
+import app
 from app.errors import SpearError
 from app.local.directories import is_open_to_all
 from app.local.postgres import Postgres
@@ -56,9 +58,9 @@ def wait_until_gone(text: str) -> list[int]:
     return left
 
 
-def start_owner(kind: str, home: Path, **options: object) -> subprocess.Popen[str]:
+def start_owner(kind: str, home: Path, *, python: str = sys.executable, **options: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", OWNER, kind, str(home)], stdout=subprocess.PIPE, text=True, **options
+        [python, "-c", OWNER, kind, str(home)], stdout=subprocess.PIPE, text=True, **options
     )
 
 
@@ -159,9 +161,13 @@ def open_home() -> Iterator[tuple[Path, pwd.struct_passwd]]:
 
 
 foreign_home = pytest.fixture(open_home, name="foreign_home")
+# an interpreter of our version that all users can run: a virtual environment's may lie in root's home
+PYTHONS = [Path(sys.executable).resolve(), Path(f"/usr/bin/python3.{sys.version_info.minor}")]
+OPEN_PYTHON = next((path for path in PYTHONS if path.exists() and is_open_to_all(path)), None)
+ENVIRONMENT = {"PYTHONPATH": os.pathsep.join([str(ROOT), *site.getsitepackages()]), "PYTHONDONTWRITEBYTECODE": "1"}
 needs_root = pytest.mark.skipif(
-    os.getuid() != 0 or not is_open_to_all(Path(sys.executable)) or not is_open_to_all(ROOT),
-    reason="only root can run a process as another user, and only from a checkout that all can read",
+    os.getuid() != 0 or OPEN_PYTHON is None or not is_open_to_all(Path(app.__file__).parent),
+    reason="only root can run a process as another user, and only from a checkout and with a Python that all can read",
 )
 
 
@@ -171,7 +177,8 @@ def test_other_users_cannot_log_in(postgres_server: Postgres, foreign_home: tupl
     with opened(sockets.parent), opened(sockets), opened(sockets / ".s.PGSQL.5432"):
         script = f"import psycopg; psycopg.connect({postgres_server.url.replace('+psycopg', '', 1)!r})"
         attempt = subprocess.run(
-            [sys.executable, "-c", script], user=foreign_home[1].pw_uid, cwd="/", capture_output=True, text=True, check=False
+            [str(OPEN_PYTHON), "-c", script],
+            user=foreign_home[1].pw_uid, env=ENVIRONMENT, cwd="/", capture_output=True, text=True, check=False,
         )
     assert attempt.returncode != 0
     assert "Peer authentication failed" in attempt.stderr
@@ -189,8 +196,8 @@ def opened(path: Path) -> Iterator[None]:
 @pytest.mark.parametrize("kind", ["postgres", "valkey"])
 def test_servers_run_for_an_ordinary_user(kind: str, foreign_home: tuple[Path, pwd.struct_passwd]) -> None:
     home, user = foreign_home
-    env = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
-    with start_owner(kind, home / kind, user=user.pw_uid, group=user.pw_gid, extra_groups=[], env=env) as owner:
+    identity = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+    with start_owner(kind, home / kind, python=str(OPEN_PYTHON), cwd="/", env=ENVIRONMENT, **identity) as owner:
         assert owner.stdout
         assert owner.stdout.readline().strip()
         servers = processes_with(str(home))
