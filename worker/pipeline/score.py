@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from worker.pipeline.task import Input, Reporter, Task
 from worker.scores import Row, make_row, rank, squared_norms, unscored_row, wanted
 from worker.spectra import SpectrumKey, flops, from_record, singular_values, to_record
 
+FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 READING = 16.0  # flops that reading, converting and differencing one entry of both models is counted as
 
 
@@ -29,6 +30,7 @@ class Scores:
     computed: int = 0
     cached: int = 0
     seconds: float = 0.0
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +59,7 @@ def score(task: Task, reporter: Reporter) -> Scores:
         work = _Work(base=base, adapted=adapted, method=method, device=device_of(task), known=_load(task.spectra))
         outcome = _score_all(names, work=work, reporter=reporter)
     outcome.rows = rank(outcome.rows, weights=method.weights.model_dump(), ranking=method.ranking)
+    outcome.warnings = _warnings(outcome.rows)
     outcome.seconds = time.monotonic() - began
     return outcome
 
@@ -71,9 +74,9 @@ def _score_all(names: list[str], *, work: "_Work", reporter: Reporter) -> Scores
             reporter.spectrum(record)
         outcome.rows.append(row)
         outcome.computed += len(fresh)
-        outcome.cached += row["cached"]
+        outcome.cached += 2 - len(fresh)
         done += work.cost(name)
-        reporter.step(done=done, name=name, cached=row["cached"])
+        reporter.step(done=done, name=name, cached=2 - len(fresh))
     return outcome
 
 
@@ -124,7 +127,6 @@ class _Work:
             unscored_row(name, shape=tuple(info.shape), nbytes=info.nbytes),
             base=spectra[0], adapted=spectra[1], base_norm=math.sqrt(base_square), delta_norm=math.sqrt(delta_square),
             estimator=self.method.snr, reference=self.method.snr_reference, variant=self.method.svdr,
-            cached=2 - len(fresh),
         )  # fmt: skip
         return row, fresh
 
@@ -144,15 +146,27 @@ def _scored_names(base: _Side, adapted: _Side, *, method: SpearParameters) -> li
     """The tensors to score, in the order of their names; both models must have them in the same shape."""
     modules = modules_of(method)
     tensors = base.checkpoint.tensors
-    names = sorted(name for name, info in tensors.items() if wanted(name, ndim=len(info.shape), modules=modules))
+    floats = {name: len(info.shape) for name, info in sorted(tensors.items()) if info.dtype in FLOATS}
+    names = [name for name, ndim in floats.items() if wanted(name, ndim=ndim, modules=modules)]
     if not names:
         raise SpearError(
-            Code.NOTHING_TO_SCORE, f"no 2-D tensor of {base.source.repo} matches {', '.join(modules)}",
+            Code.NOTHING_TO_SCORE, f"no 2-D float tensor of {base.source.repo} matches {', '.join(modules)}",
             repo=base.source.repo, pointer="/method/modules",
         )  # fmt: skip
     for name in names:
         _same_shape(name, base=base, adapted=adapted)
     return names
+
+
+def _warnings(rows: list[Row]) -> list[str]:
+    endless = [row["name"] for row in rows if "snr" in row["infinite"]]
+    if not endless:
+        return []
+    message = (
+        f"the SNR of {len(endless)} tensors is infinite, {endless[0]} among them: nothing in their spectrum counts as "
+        "noise (at least half of it is zero), and they rank above all others by SNR and SWCI"
+    )
+    return [message]
 
 
 def _same_shape(name: str, *, base: _Side, adapted: _Side) -> None:

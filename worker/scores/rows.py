@@ -41,8 +41,8 @@ class Row(TypedDict):
     base_norm: float | None
     delta_norm: float | None
     infinite: list[str]
-    cached: int
     reason: str
+    """why it was or was not selected: ranked, included, excluded, below the cut, unchanged, not scored"""
 
 
 VARIANTS: tuple[Variant, ...] = ("drop", "abs", "nuclear", "rank", "signed")
@@ -56,19 +56,18 @@ def unscored_row(name: str, *, shape: tuple[int, ...], nbytes: int) -> Row:
         nbytes=nbytes, snr=None, swci=None, svdr=None, relative_change=None, score=None, selected=False, t=1.0,
         snr_mp_median=None, snr_spectrum=None, snr_adapted=None, svdr_drop=None, svdr_abs=None, svdr_nuclear=None,
         svdr_rank=None, svdr_signed=None, noise_edge=None, noise_edge_adapted=None, base_norm=None, delta_norm=None,
-        infinite=[], cached=0, reason="not scored",
+        infinite=[], reason="not scored",
     )  # fmt: skip
 
 
 def make_row(
     row: Row, *, base: Tensor, adapted: Tensor, base_norm: float, delta_norm: float, estimator: Estimator,
-    reference: str, variant: Variant, cached: int,
+    reference: str, variant: Variant,
 ) -> Row:  # fmt: skip
     """`row` with its scores filled in.
 
     `base`, `adapted`: all singular values, descending, fp64. The norms are Frobenius norms. `snr` is by `estimator` on
     `reference` (base, adapted, or the mean of both); `svdr` is the chosen `variant`; all others stand beside them.
-    `cached` counts the spectra that were not computed anew (0-2).
     """
     shape = tuple(row["shape"])
     change = relative_change(base_norm=base_norm, delta_norm=delta_norm)
@@ -84,7 +83,7 @@ def make_row(
     }  # fmt: skip
     infinite = sorted(key for key, value in numbers.items() if math.isinf(value))
     finite = {key: None if key in infinite else value for key, value in numbers.items()}
-    return Row(**{**row, **finite, "infinite": infinite, "cached": cached, "reason": ""})  # type: ignore[typeddict-item]
+    return Row(**{**row, **finite, "infinite": infinite, "reason": ""})  # type: ignore[typeddict-item]
 
 
 def is_scored(row: Row) -> bool:

@@ -4,9 +4,9 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Literal
+from typing import Any, Literal
 
-from worker.scores.modules import matches
+from worker.scores.modules import EMBEDDING, HEAD, matches
 from worker.scores.ranking import changed, group_of
 from worker.scores.rows import Row, is_scored
 
@@ -35,8 +35,8 @@ class Selection:
     rows: list[Row]
     decisions: dict[str, float]
     """t of every selected tensor; a tensor not in here is the adapted model's, byte for byte"""
-    shares: dict[str, dict[str, int | float]]
-    """per module type and `all`: tensors, parameters and bytes, restored and in the model, and their quotients"""
+    shares: dict[str, Any]
+    """what is restored of the whole model and of each module type (see `shares`)"""
     warnings: list[str] = field(default_factory=list)
 
 
@@ -73,28 +73,37 @@ def choose(rows: Sequence[Row], *, others: Sequence[Row] = (), rules: Rules) -> 
         rows=final,
         decisions={row["name"]: row["t"] for row in final if row["selected"]},
         shares=shares([*final, *left]),
-        warnings=_warnings(final, rules=rules),
+        warnings=_warnings([*final, *left], rules=rules),
     )
 
 
-def shares(rows: Iterable[Row]) -> dict[str, dict[str, int | float]]:
-    """What is restored of the whole model, under `all`, and of each module type, embedding and head always shown."""
+def shares(rows: Iterable[Row]) -> dict[str, Any]:
+    """What is restored of the model that `rows` are all tensors of.
+
+    `tensors`, `parameters`, `bytes` (restored), `model_tensors`, `model_parameters`, `model_bytes` (in all), `share`
+    (of the parameters); the same of each module type under `modules`; and what share of the model's parameters the
+    embedding and the head are, restored or not: `embedding_share`, `head_share` (0 for a head tied to the embedding).
+    """
     every = list(rows)
-    kinds = sorted({row["module_type"] for row in every})
-    groups = {kind: [row for row in every if row["module_type"] == kind] for kind in kinds}
-    return {name: _share(members) for name, members in {"all": every, **groups}.items()}
+    kinds = sorted({row["module_type"] for row in every} | {EMBEDDING, HEAD})
+    modules = {kind: _share([row for row in every if row["module_type"] == kind]) for kind in kinds}
+    whole = _share(every)
+    groups = {f"{kind}_share": _quotient(modules[kind], whole) for kind in (EMBEDDING, HEAD)}
+    return {**whole, **groups, "modules": modules}
+
+
+def _quotient(part: dict[str, int | float], whole: dict[str, int | float]) -> float:
+    return part["model_parameters"] / whole["model_parameters"] if whole["model_parameters"] else 0.0
 
 
 def _share(rows: list[Row]) -> dict[str, int | float]:
     chosen = [row for row in rows if row["selected"]]
-    counts: dict[str, int | float] = {"tensors": len(chosen), "tensors_total": len(rows)}
-    counts["tensors_share"] = len(chosen) / len(rows) if rows else 0.0
-    for name, part, whole in (
-        ("parameters", sum(row["parameters"] for row in chosen), sum(row["parameters"] for row in rows)),
-        ("bytes", sum(row["nbytes"] for row in chosen), sum(row["nbytes"] for row in rows)),
-    ):
-        counts |= {name: part, f"{name}_total": whole, f"{name}_share": part / whole if whole else 0.0}
-    return counts
+    parameters, model = (sum(row["parameters"] for row in some) for some in (chosen, rows))
+    return {
+        "tensors": len(chosen), "model_tensors": len(rows), "parameters": parameters, "model_parameters": model,
+        "bytes": sum(row["nbytes"] for row in chosen), "model_bytes": sum(row["nbytes"] for row in rows),
+        "share": parameters / model if model else 0.0,
+    }  # fmt: skip
 
 
 def _pick(rows: Sequence[Row], *, rules: Rules) -> list[_Unit]:
@@ -176,7 +185,7 @@ def _warnings(rows: list[Row], *, rules: Rules) -> list[str]:
         if not any(matches(row["name"], (pattern,)) for row in rows)
     ]
     if not any(row["selected"] for row in rows):
-        same = not any(row["reason"] != "unchanged" for row in rows)
+        same = not any(is_scored(row) and changed(row) for row in rows)
         why = "base and adapted model are identical" if same else "the budget or the patterns leave nothing"
         said.append(f"no tensor is restored: {why}; the result is the adapted model")
     elif rules.t == 0:

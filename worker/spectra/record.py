@@ -37,9 +37,9 @@ def unpack(data: bytes, *, count: int) -> Tensor:
     """The fp64 values that `pack` was given; raises `ValueError` where `data` is not `count` finite, falling values."""
     unzipper = zlib.decompressobj()
     try:
-        raw = unzipper.decompress(data, 8 * count)  # bounded: a hostile record cannot fill the memory
+        raw = unzipper.decompress(data, 8 * count + 1)  # bounded: a hostile record cannot fill the memory
         numbers = struct.unpack(f"<{count}d", raw)
-    except (zlib.error, struct.error) as error:
+    except (zlib.error, struct.error, ValueError) as error:
         raise ValueError("the spectrum's data are damaged") from error
     falling = all(a >= b for a, b in pairwise(numbers))
     if not (falling and all(math.isfinite(x) and x >= 0 for x in numbers)):
@@ -57,5 +57,5 @@ def from_record(record: dict[str, Any]) -> tuple[SpectrumKey, Tensor]:
     try:
         key = SpectrumKey(**{name: str(record[name]) for name in SpectrumKey.__dataclass_fields__})
         return key, unpack(base64.b64decode(record["data"], validate=True), count=int(record["count"]))
-    except (KeyError, TypeError) as error:
-        raise ValueError("the spectrum's record is not complete") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError("the spectrum's record is damaged or not complete") from error
