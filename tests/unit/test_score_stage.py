@@ -95,7 +95,7 @@ def test_every_projection_gets_a_row_that_is_plain_json(models: tuple[Path, Path
     )
     assert json.loads(json.dumps(outcome.rows, allow_nan=False)) == outcome.rows
     row = outcome.rows[-1]
-    contract = {"name", "module_type", "layer", "shape", "snr", "swci", "svdr", "relative_change", "score", "selected", "t"}
+    contract = {"name", "module_type", "layer", "shape", "snr", "swci", "svdr", "relative_change", "score", "t"}
     assert contract <= set(row)
     assert (row["module_type"], row["layer"], row["shape"]) == ("v", 3, [KV, HIDDEN])
     assert row["swci"] == pytest.approx((row["snr"] or 0) * (row["relative_change"] or 0))
