@@ -1,0 +1,90 @@
+"""Jobs on a terminal: progress bars on stderr, tables on stdout."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+err = Console(stderr=True, highlight=False)
+out = Console(highlight=False)
+
+
+def follow(changes: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Draw a bar per stage while the job runs; the job as it ended."""
+    job: dict[str, Any] = {}
+    columns = (
+        SpinnerColumn(finished_text="✓"), TextColumn("{task.description:12}"), BarColumn(bar_width=40),
+        TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn(), TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=err) as bars:
+        drawn: dict[tuple[int, str], TaskID] = {}
+        for job in changes:
+            _draw(bars, drawn, job)
+    return job
+
+
+def _draw(bars: Progress, drawn: dict[tuple[int, str], TaskID], job: dict[str, Any]) -> None:
+    for stage in job["stages"]:
+        key = (stage["attempt"], stage["name"])
+        if key not in drawn:
+            again = f"attempt {stage['attempt']}" if stage["attempt"] > 1 else ""
+            drawn[key] = bars.add_task(stage["name"], total=100, note=again)
+        if stage["ended_at"]:
+            bars.update(drawn[key], completed=100, note="")
+        elif job["progress"]:
+            eta = job["progress"]["eta_seconds"]
+            note = f"{eta:.0f} s left" if eta is not None else ""
+            bars.update(drawn[key], completed=job["progress"]["percent"], note=note)
+
+
+def show(job: dict[str, Any]) -> None:
+    """One job, all that a person asks first."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in _facts(job):
+        table.add_row(f"[bold]{name}[/bold]", value)
+    out.print(table)
+
+
+def _facts(job: dict[str, Any]) -> Iterable[tuple[str, str]]:
+    recipe, result, error, progress = job["recipe"], job["result"], job["error"], job["progress"]
+    yield "job", job["id"]
+    yield "status", job["status"] + (f" ({job['stage']})" if job["stage"] else "")
+    if progress:
+        yield "progress", f"{progress['percent']} % of {progress['total']:.3g} {progress['unit']}"
+    yield "attempt", f"{job['attempt']} of {job['max_attempts']}"
+    yield "method", recipe["method"]["name"]
+    for role, pinned in (("base", job["resolved"]["base"]), *(("expert", e) for e in job["resolved"]["experts"])):
+        yield role, f"{pinned['repo']}@{pinned['commit'][:12]}"
+    yield "target", f"{recipe['target']['repo']}@{recipe['target']['branch']}"
+    if result:
+        yield "published", result["url"]
+        yield "restored", f"{result['selected']} of {result['scored']} scored tensors"
+    if error:
+        yield "error", f"{error['code']}: {error['message']}"
+        if error["hint"]:
+            yield "hint", error["hint"]
+    yield "created", job["created_at"]
+    if job["ended_at"]:
+        yield "ended", job["ended_at"]
+
+
+def show_list(jobs: Sequence[dict[str, Any]]) -> None:
+    """Jobs as a table."""
+    table = Table("job", "status", "stage", "method", "target", "created", box=None, pad_edge=False)
+    for job in jobs:
+        table.add_row(
+            job["id"], job["status"], job["stage"] or "", job["recipe"]["method"]["name"],
+            job["recipe"]["target"]["repo"], job["created_at"][:19],
+        )
+    out.print(table)
+
+
+def show_problem(problem: dict[str, Any]) -> None:
+    """An error of the service, with what to do about it."""
+    err.print(f"[bold red]{problem.get('code', 'error')}[/bold red]: {problem.get('detail', '')}", soft_wrap=True)
+    for error in problem.get("errors", []):
+        err.print(f"  {error['pointer'] or '/'}: {error['detail']}", soft_wrap=True)
+    if problem.get("hint"):
+        err.print(f"  hint: {problem['hint']}", soft_wrap=True)

@@ -1,0 +1,23 @@
+"""`python -m worker`: the Celery worker."""
+
+import argparse
+
+from app.logs import configure
+from app.settings import load
+from worker.tasks import make_worker
+
+
+def main() -> None:
+    """Serve jobs until told to stop: SIGTERM hands the running job back, with what it has done so far."""
+    parser = argparse.ArgumentParser(prog="spear-worker")
+    parser.add_argument("--name", default="spear-worker", help="the name under which the broker knows this worker")
+    name = parser.parse_args().name
+    settings = load()
+    configure(settings.log_level)
+    make_worker(settings).worker_main(
+        ["worker", "--hostname", f"{name}@%h", "--loglevel", settings.log_level, "--without-gossip", "--without-mingle"]
+    )
+
+
+if __name__ == "__main__":
+    main()

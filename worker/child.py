@@ -1,0 +1,100 @@
+"""The computing child: started without credentials, heard over a pipe, killed when it has to stop."""
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from app.errors import Code, SpearError
+from worker.death import die_with
+
+PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
+_POLL_SECONDS = 0.2
+_KILLED_HINTS = {
+    signal.SIGKILL: (Code.OUT_OF_MEMORY, "was killed, most likely because memory ran out"),
+    signal.SIGSEGV: (Code.COMPUTE_CRASHED, "crashed (segmentation fault)"),
+}
+
+
+def run_child(
+    task: Path, *, threads: int, hear: Callable[[dict[str, Any]], None], check: Callable[[], None]
+) -> dict[str, Any]:
+    """Run the pipeline on a task file; its summary.
+
+    `hear` gets each message but the last, `check` is called several times a second and raises to stop the child.
+    Raises `SpearError` as the child reports it, or `compute_crashed` / `out_of_memory` if the child died.
+    """
+    last: dict[str, Any] = {}
+    with _started(task, threads=threads) as (process, pipe):
+        for message in _messages(pipe, check=check):
+            if message["kind"] in {"done", "error"}:
+                last = message
+            else:
+                hear(message)
+        status = process.wait()
+    if last.get("kind") == "error":
+        raise SpearError(Code(last["code"]), last["message"], **last["names"])
+    if status != 0 or not last:
+        raise _death(status)
+    summary: dict[str, Any] = last["summary"]
+    return summary
+
+
+@contextmanager
+def _started(task: Path, *, threads: int) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    reading, writing = os.pipe()
+    parent = os.getpid()
+    try:
+        process = subprocess.Popen(  # noqa: S603  (a list of our own making, no shell)
+            [sys.executable, "-m", "worker.pipeline", "spear-worker-child", str(task), str(writing)],
+            env=_environment(os.environ, threads=threads), pass_fds=(writing,), stdin=subprocess.DEVNULL,
+            stdout=sys.stderr.fileno(), start_new_session=True, preexec_fn=lambda: die_with(parent),  # noqa: PLW1509
+        )
+    finally:
+        os.close(writing)
+    try:
+        yield process, reading
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        os.close(reading)
+
+
+def _messages(pipe: int, *, check: Callable[[], None]) -> Iterator[dict[str, Any]]:
+    """JSON lines until the child closes its end."""
+    buffer = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(pipe, selectors.EVENT_READ)
+        while True:
+            check()
+            if not selector.select(_POLL_SECONDS):
+                continue
+            chunk = os.read(pipe, 1 << 20)
+            if not chunk:
+                return
+            *lines, buffer = (buffer + chunk).split(b"\n")
+            yield from (json.loads(line) for line in lines)
+
+
+def _environment(outer: Mapping[str, str], *, threads: int) -> dict[str, str]:
+    """No SPEAR_ name, no token, no proxy: only what Python, torch and the device need, and the word to stay offline."""
+    count = str(threads)
+    return {name: outer[name] for name in PASSED_ON if name in outer} | {
+        "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count,
+        "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "MPLBACKEND": "Agg", "PYTHONHASHSEED": "0",
+    }
+
+
+def _death(status: int) -> SpearError:
+    if status < 0:
+        what = f"died of signal {-status}"
+        code, what = _KILLED_HINTS.get(signal.Signals(-status), (Code.COMPUTE_CRASHED, what))
+        return SpearError(code, f"the computing process {what}", signal=-status)
+    return SpearError(Code.COMPUTE_CRASHED, f"the computing process ended with status {status}", status=status)

@@ -1,0 +1,9 @@
+"""The computing child: `python -m worker.pipeline spear-worker-child TASK.json FD`."""
+
+from worker.isolation import leave_network
+
+leave_network()  # before torch is imported, while there is one thread
+
+from worker.pipeline.main import main  # noqa: E402
+
+main()

@@ -1,0 +1,81 @@
+"""The stages of one merge, in order: score and select (where the method asks for it), merge, verify, report."""
+
+import resource
+import shutil
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from app.recipes.methods.spear import SpearParameters
+from worker.pipeline.merge import MergeResult, merge
+from worker.pipeline.score import Scores, device_of, score
+from worker.pipeline.select import select
+from worker.pipeline.task import Reporter, Task
+from worker.pipeline.verify import Verification, verify
+from worker.report.publishable import write
+from worker.scores import Selection
+
+
+def run(task: Task, reporter: Reporter) -> dict[str, Any]:
+    """Make everything that will be published in `task.output`; the summary for the supervisor."""
+    scores, selection = _restoration(task, reporter)
+    decisions = selection.decisions if selection else None
+    result = merge(task, decisions, reporter)
+    verification = verify(task, decisions, result, reporter)
+    shutil.rmtree(task.output / "figures", ignore_errors=True)
+    return write(
+        task,
+        rows=selection.rows if selection else (),
+        selection=selection.shares if selection else {},
+        merge=_merge_facts(result),
+        verification=_verification_facts(verification),
+        costs=_costs(task, scores=scores),
+        decisions=_decisions(result, chosen=decisions or {}),
+        digests={file.name: (file.nbytes, file.sha256) for file in verification.files},
+        warnings=[*(scores.warnings if scores else ()), *(selection.warnings if selection else ())],
+    )
+
+
+def _restoration(task: Task, reporter: Reporter) -> tuple[Scores | None, Selection | None]:
+    if not isinstance(task.recipe.method, SpearParameters):
+        return None, None
+    scores = score(task, reporter)
+    reporter.stage("selecting", total=len(scores.rows), unit="tensors")
+    selection = select(task, scores.rows)
+    reporter.step(done=len(scores.rows), name="selection", selected=len(selection.decisions))
+    for warning in (*scores.warnings, *selection.warnings):
+        reporter.warning(warning)
+    return scores, selection
+
+
+def _merge_facts(result: MergeResult) -> dict[str, Any]:
+    return {
+        "operations": dict(Counter(result.operations.values())), "lerp_fallbacks": result.lerp_fallbacks,
+        "bytes": result.bytes_written, "seconds": result.seconds, "bytes_read": result.bytes_read,
+        "resumed": result.resumed,
+    }  # fmt: skip
+
+
+def _verification_facts(verification: Verification) -> dict[str, Any]:
+    facts = asdict(verification)
+    del facts["seconds"], facts["files"]
+    return facts
+
+
+def _decisions(result: MergeResult, *, chosen: Mapping[str, float]) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "operation": operation} | ({"t": chosen[name]} if name in chosen else {})
+        for name, operation in result.operations.items()
+    ]
+
+
+def _costs(task: Task, *, scores: Scores | None) -> dict[str, Any]:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    costs: dict[str, Any] = {
+        "device": device_of(task), "peak_rss_bytes": usage.ru_maxrss * 1024,
+        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2),
+    }  # fmt: skip
+    if scores:
+        costs |= {"spectra_computed": scores.computed, "spectra_cached": scores.cached}
+    return costs

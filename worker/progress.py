@@ -1,0 +1,71 @@
+"""Progress of the running stage, written to the job in small batches."""
+
+import time
+from typing import Any
+
+from app.jobs.changes import NewEvent
+from app.jobs.leases import Lease, Leases
+
+FLUSH_SECONDS = 0.5
+
+
+class Progress:
+    """Stages, steps and warnings as they come; at most two writes a second."""
+
+    def __init__(self, leases: Leases, lease: Lease) -> None:
+        self._leases = leases
+        self._lease = lease
+        self._stage = ""
+        self._total = 0.0
+        self._unit = ""
+        self._done = 0.0
+        self._started = self._flushed = time.monotonic()
+        self._events: list[NewEvent] = []
+        self.seconds: dict[str, float] = {}
+
+    @property
+    def stage(self) -> str:
+        return self._stage
+
+    def begin(self, name: str, *, total: float = 0, unit: str = "") -> None:
+        """Close the stage before, if any, and open this one."""
+        self.close()
+        self._stage, self._total, self._unit, self._done = name, total, unit, 0.0
+        self._started = time.monotonic()
+        self._leases.begin_stage(self._lease, name)
+
+    def close(self) -> None:
+        """Write what is not written yet."""
+        if self._stage:
+            self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + time.monotonic() - self._started
+            self.flush()
+            self._stage = ""
+
+    def step(self, *, done: float, event: NewEvent | None = None) -> None:
+        """`done` of the stage's total; never falls."""
+        self._done = max(self._done, done)
+        if event:
+            self._events.append(event)
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.flush()
+
+    def add(self, event: NewEvent) -> None:
+        """An event without progress."""
+        self._events.append(event)
+
+    def flush(self) -> None:
+        """Write progress and events now."""
+        events, self._events = self._events, []
+        self._flushed = time.monotonic()
+        self._leases.report(self._lease, progress=self._view(), events=events)
+
+    def _view(self) -> dict[str, Any] | None:
+        if self._total <= 0:
+            return None
+        share = min(1.0, self._done / self._total)
+        elapsed = time.monotonic() - self._started
+        eta = round(elapsed * (1 - share) / share, 1) if share > 0.01 else None
+        return {
+            "percent": round(100 * share, 1), "done": self._done, "total": self._total, "unit": self._unit,
+            "eta_seconds": eta,
+        }

@@ -1,0 +1,131 @@
+"""The supervisor of one job: claims it, holds its lease and the credentials, and settles it.
+
+It never imports torch; the arithmetic is done by a child that has neither credentials nor database nor network.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from app.errors import KINDS, Code, SpearError
+from app.jobs.database import Database, DatabaseError
+from app.jobs.leases import Lease, LeaseLostError, Leases
+from app.jobs.states import Status
+from app.jobs.tables import Job
+from app.logs import redact
+from app.settings import Settings
+from worker.heartbeat import Heartbeat, Reason, StoppedError
+from worker.progress import Progress
+from worker.run import Run
+from worker.workspace import Workspace
+
+log = structlog.get_logger()
+
+RETRIED = frozenset(
+    {
+        Code.HUB_UNAVAILABLE, Code.NOT_READY, Code.OUT_OF_MEMORY, Code.COMPUTE_CRASHED, Code.STALLED,
+        Code.INTERNAL_ERROR,
+    }
+)
+"""faults that may pass: the job is queued again while it has attempts left"""
+
+
+def supervise(job_id: str, *, settings: Settings, owner: str, draining: Callable[[], bool]) -> None:
+    """Work on a job if it can be claimed. Returns when the job is settled, handed back, or somebody else's."""
+    database = Database(settings.database_url, pool_size=2)
+    try:
+        leases = Leases(database, seconds=settings.lease_seconds)
+        job = leases.claim(job_id, owner=owner)
+        if job is None:
+            log.info("claim.refused", job=job_id)
+            return
+        log.info("job.claimed", job=job.id, attempt=job.attempt, token=job.lease_token)
+        _Attempt(job, settings=settings, database=database, leases=leases, draining=draining).make()
+    except LeaseLostError:
+        log.warning("lease.lost", job=job_id)
+    finally:
+        database.close()
+
+
+class _Attempt:
+    """One attempt at a claimed job."""
+
+    def __init__(
+        self, job: Job, *, settings: Settings, database: Database, leases: Leases, draining: Callable[[], bool]
+    ) -> None:
+        self._job = job
+        self._settings = settings
+        self._database = database
+        self._leases = leases
+        self._lease = Lease(job_id=job.id, token=job.lease_token)
+        self._draining = draining
+        self._workspace = Workspace(settings.home, job.id)
+        self._progress = Progress(leases, self._lease)
+
+    def make(self) -> None:
+        """Run the stages and settle; whatever goes wrong ends in a state that the job's row tells."""
+        heartbeat = Heartbeat(
+            self._leases, self._lease, lease_seconds=self._settings.lease_seconds,
+            stall_seconds=self._settings.stall_seconds, draining=self._draining,
+        )
+        with heartbeat:
+            try:
+                result = self._run(heartbeat).make()
+                self._progress.close()
+                self._end(Status.SUCCEEDED, result=result)
+            except StoppedError as stop:
+                self._stopped(stop.reason)
+            except SpearError as error:
+                self._failed(error)
+            except (LeaseLostError, DatabaseError):
+                raise
+            except Exception as error:  # the last line of defence: the job must not hang
+                log.exception("attempt.crashed", job=self._job.id)
+                self._failed(SpearError(Code.INTERNAL_ERROR, f"the worker failed: {type(error).__name__}"))
+
+    def _run(self, heartbeat: Heartbeat) -> Run:
+        return Run(
+            self._job, lease=self._lease, leases=self._leases, database=self._database, settings=self._settings,
+            workspace=self._workspace, progress=self._progress, heartbeat=heartbeat,
+        )
+
+    def _stopped(self, reason: Reason) -> None:
+        if reason is Reason.CANCELLED:
+            self._end(Status.CANCELLED)
+        elif reason is Reason.DRAINING:
+            log.info("job.handed_back", job=self._job.id)
+            self._leases.hand_back(self._lease, charge=False)
+        elif reason is Reason.STALLED:
+            seconds = self._settings.stall_seconds
+            self._failed(SpearError(Code.STALLED, f"no progress for {seconds:g} seconds"))
+
+    def _failed(self, error: SpearError) -> None:
+        view = self._view(error)
+        log.warning("attempt.failed", job=self._job.id, code=error.code, message=view["message"])
+        attempts_left = self._job.attempt < self._job.max_attempts
+        if error.code in RETRIED and (attempts_left or self._in_publishing(error)):
+            self._leases.hand_back(self._lease, error=view, delay_seconds=min(60, 2**self._job.attempt))
+        else:
+            self._end(Status.FAILED, error=view)
+
+    def _in_publishing(self, error: SpearError) -> bool:
+        """Once a publish is recorded, only what was read from the Hub may end the job."""
+        return error.code is Code.HUB_UNAVAILABLE and (self._job.publishing is not None or self._run_published)
+
+    @property
+    def _run_published(self) -> bool:
+        return self._progress.stage == "publishing"
+
+    def _end(self, status: Status, **values: Any) -> None:
+        self._leases.settle(self._lease, status, **values)
+        self._workspace.remove()
+        log.info("job.ended", job=self._job.id, status=status)
+
+    def _view(self, error: SpearError) -> dict[str, Any]:
+        kind = KINDS[error.code]
+        names = {name: redact(str(value)) for name, value in error.names.items()}
+        return {
+            "code": error.code, "message": redact(error.message), "stage": self._progress.stage or self._job.stage,
+            "retryable": kind.retryable, "hint": kind.hint, "names": names,
+        }

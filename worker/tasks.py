@@ -1,0 +1,38 @@
+"""The Celery worker: one task, one job at a time, in a process of its own."""
+
+import multiprocessing
+import os
+import socket
+from typing import Any
+
+from celery import Celery
+from celery.signals import worker_process_init, worker_shutting_down
+
+from app.logs import configure
+from app.queue.broker import TASK, make_celery
+from app.settings import Settings
+from worker.death import die_with
+from worker.supervisor import supervise
+
+
+def make_worker(settings: Settings) -> Celery:
+    """The Celery application with its task and what happens around it."""
+    celery = make_celery(settings)
+    draining = multiprocessing.get_context("fork").Event()
+    parent = os.getpid()
+
+    @celery.task(name=TASK)  # type: ignore[untyped-decorator]
+    def run(job_id: str) -> None:
+        owner = f"{socket.gethostname()}:{os.getpid()}"
+        supervise(str(job_id), settings=settings, owner=owner, draining=draining.is_set)
+
+    def begin(**_: Any) -> None:
+        die_with(parent)
+        configure(settings.log_level)
+
+    def drain(**_: Any) -> None:
+        draining.set()
+
+    worker_process_init.connect(begin, weak=False)
+    worker_shutting_down.connect(drain, weak=False)
+    return celery
