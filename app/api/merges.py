@@ -12,7 +12,7 @@ from app.api.auth import Reader, Writer
 from app.api.cursors import Cursors
 from app.api.problems import RESPONSES
 from app.api.services import Services, Uses
-from app.api.submit import check, resolve, submit
+from app.api.submit import check, plan, submit
 from app.api.views import EventPage, JobPage, JobView, view_event, view_job
 from app.errors import Code, SpearError
 from app.jobs.states import TERMINAL, Status
@@ -49,8 +49,7 @@ def post_plan(recipe: Recipe, services: Uses, caller: Writer) -> dict[str, Any]:
             raise
         refusal = {"code": error.code, "detail": error.message, "pointer": error.pointer, "names": error.names}
         return {"accepted": False, "refusals": [refusal], "warnings": []}
-    plan = {"accepted": True, "refusals": [], "warnings": list(checked.warnings), "resolved": resolve(recipe, checked)}
-    return plan | checked.plan()
+    return {"accepted": True, "refusals": []} | plan(recipe, checked)
 
 
 @router.get("", response_model=JobPage, operation_id="list_merges")

@@ -6,6 +6,7 @@ from typing import Any
 
 from app.api.services import Services
 from app.errors import Code, SpearError
+from app.hub.client import connect
 from app.hub.preflight import Preflight, preflight
 from app.jobs.keys import Caller
 from app.jobs.store import Idempotency, Submission
@@ -18,7 +19,14 @@ _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 def check(services: Services, recipe: Recipe, *, caller: Caller) -> Preflight:
     """All checks before a job is accepted; raises `SpearError` with the field at fault."""
-    return preflight(recipe, settings=services.settings, reads=caller.reads, writes=caller.writes)
+    hubs = connect(services.settings)
+    try:
+        return preflight(
+            recipe, hubs=hubs, settings=services.settings, reads=caller.reads, writes=caller.writes
+        )
+    finally:
+        hubs.anonymous.close()
+        hubs.service.close()
 
 
 def submit(
@@ -50,6 +58,17 @@ def resolve(recipe: Recipe, checked: Preflight) -> dict[str, Any]:
     return {
         "base": base, "experts": experts,
         "target": {"repo": recipe.target.repo, "branch": recipe.target.branch},
+    }
+
+
+def plan(recipe: Recipe, checked: Preflight) -> dict[str, Any]:
+    """What the merge would do: tensors, bytes to move, memory and disk."""
+    return {
+        "resolved": resolve(recipe, checked), "tensors": len(checked.admission.tensors),
+        "parameters": checked.admission.parameters, "dtypes": checked.dtypes,
+        "bytes_to_download": checked.bytes_to_download, "output_bytes": checked.output_bytes,
+        "peak_memory_bytes": checked.peak_memory_bytes, "disk_bytes": checked.disk_bytes,
+        "warnings": checked.warnings,
     }
 
 
