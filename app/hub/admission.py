@@ -1,0 +1,176 @@
+"""Whether checkpoints can be merged, decided from their heads alone. Pure."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from app.errors import Code, SpearError
+from app.hub.headers import TensorInfo
+from app.hub.inspect import Head
+
+FLOATS = ("F64", "F32", "F16", "BF16")
+"""Dtypes that can be merged, in any mixture: the arithmetic is fp32."""
+QUANTIZED_MARKS = (".qweight", ".qzeros", ".scales", ".g_idx", ".weight_scale", ".weight_scale_inv", ".absmax")
+HEADS = ("lm_head.weight", "embed_out.weight")
+EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight", "tok_embeddings.weight")
+CORES = ("model", "language_model", "transformer", "gpt_neox", "backbone", "decoder", "h", "layers")
+"""First names of the language model itself, which is never an optional part."""
+TIED_BY_DEFAULT = ("gemma", "gemma2", "gemma3", "gemma3_text", "gpt2", "opt", "bloom", "cohere", "cohere2")
+"""Model types whose configuration, in transformers, ties the head where config.json says nothing."""
+
+SAME_FIELDS = (
+    "model_type", "architectures", "hidden_size", "n_embd", "num_hidden_layers", "n_layer", "num_attention_heads",
+    "n_head", "num_key_value_heads", "head_dim", "intermediate_size", "num_experts", "num_local_experts",
+)  # fmt: skip
+WARNED_FIELDS = ("rope_theta", "rope_scaling", "rope_parameters", "rms_norm_eps", "hidden_act", "sliding_window")
+
+
+@dataclass(frozen=True)
+class Admission:
+    """What the merge will write: the first expert's tensors, without a head stored though tied.
+
+    `parameters` counts elements, `bytes` their size as that expert stores them.
+    """
+
+    tensors: tuple[TensorInfo, ...]
+    parameters: int
+    bytes: int
+    warnings: tuple[str, ...]
+
+
+def admit(heads: Sequence[Head]) -> Admission:
+    """Compares every expert with the base (`heads[0]`); each refusal names the repository and the field or tensor.
+
+    Raises `ARCHITECTURE_MISMATCH`, `VOCABULARY_MISMATCH` (sizes), `TIED_HEAD_MISMATCH`, `TENSOR_MISSING`,
+    `SHAPE_MISMATCH`, `DTYPE_UNSUPPORTED`, `QUANTIZED_WEIGHTS`; `names["model"]` is the head's place in `heads`.
+    """
+    base, warnings = heads[0], list[str]()
+    kept = [_without_tied_head(head, warnings) for head in heads]
+    for number, (head, tensors) in enumerate(zip(heads, kept, strict=True)):
+        try:
+            _check_dtypes(head, tensors)
+            _compare_configs(base, head, warnings)
+            _compare_tensors(base, kept[0], head, tensors, warnings)
+        except SpearError as error:
+            error.names.setdefault("model", number)
+            raise
+    written = tuple(kept[1].values())
+    return Admission(
+        tensors=written,
+        parameters=sum(tensor.elements for tensor in written),
+        bytes=sum(tensor.nbytes for tensor in written),
+        warnings=tuple(dict.fromkeys(warnings)),
+    )
+
+
+def is_tied(head: Head) -> bool:
+    """Whether the output head is the embedding: what the configuration says, else its model type's default."""
+    said = _field(head.config, "tie_word_embeddings")
+    if isinstance(said, bool):
+        return said
+    return head.config["model_type"] in TIED_BY_DEFAULT or not any(name.endswith(HEADS) for name in head.tensors)
+
+
+def _without_tied_head(head: Head, warnings: list[str]) -> dict[str, TensorInfo]:
+    """The tensors that matter: of a tied head stored beside its embedding, loaders use the embedding."""
+    shapes = {tensor.shape for name, tensor in head.tensors.items() if name.endswith(EMBEDDINGS)}
+    kept = dict(head.tensors)
+    for name, tensor in head.tensors.items():
+        if name.endswith(HEADS) and tensor.shape in shapes and is_tied(head):
+            del kept[name]
+            warnings.append(f"{head.repo} stores {name}, though its head is tied: it is left out")
+    return kept
+
+
+def _compare_configs(base: Head, other: Head, warnings: list[str]) -> None:
+    for field in SAME_FIELDS:
+        ours, theirs = _field(base.config, field), _field(other.config, field)
+        if ours is not None and theirs is not None and ours != theirs:
+            raise SpearError(
+                Code.ARCHITECTURE_MISMATCH, f"{field} is {theirs} in {other.repo} and {ours} in {base.repo}",
+                repo=other.repo, field=field,
+            )  # fmt: skip
+    ours, theirs = _field(base.config, "vocab_size"), _field(other.config, "vocab_size")
+    if ours != theirs:
+        raise SpearError(
+            Code.VOCABULARY_MISMATCH, f"vocab_size is {theirs} in {other.repo} and {ours} in {base.repo}",
+            repo=other.repo, field="vocab_size",
+        )  # fmt: skip
+    if is_tied(base) != is_tied(other):
+        tied, loose = (base, other) if is_tied(base) else (other, base)
+        raise SpearError(
+            Code.TIED_HEAD_MISMATCH, f"{tied.repo} ties its head to the embedding, {loose.repo} does not",
+            repo=other.repo, field="tie_word_embeddings",
+        )  # fmt: skip
+    for field in WARNED_FIELDS:
+        ours, theirs = _field(base.config, field), _field(other.config, field)
+        if ours != theirs:
+            warnings.append(f"{field} is {theirs} in {other.repo} and {ours} in {base.repo}")
+
+
+def _compare_tensors(
+    base: Head, ours: dict[str, TensorInfo], other: Head, theirs: dict[str, TensorInfo], warnings: list[str]
+) -> None:
+    _account_for_extra(ours, theirs, here=base, there=other, fate="left out", warnings=warnings)
+    _account_for_extra(theirs, ours, here=other, there=base, fate="carried over as they are", warnings=warnings)
+    for name, tensor in theirs.items():
+        if name not in ours:
+            continue
+        if ours[name].shape != tensor.shape:
+            raise SpearError(
+                Code.SHAPE_MISMATCH,
+                f"{name} is {list(tensor.shape)} in {other.repo} and {list(ours[name].shape)} in {base.repo}",
+                repo=other.repo, tensor=name, shape=list(tensor.shape), base_shape=list(ours[name].shape),
+            )  # fmt: skip
+        if ours[name].dtype != tensor.dtype and not {ours[name].dtype, tensor.dtype} <= set(FLOATS):
+            raise SpearError(
+                Code.DTYPE_UNSUPPORTED,
+                f"{name} is {tensor.dtype} in {other.repo} and {ours[name].dtype} in {base.repo}",
+                repo=other.repo, tensor=name, dtype=tensor.dtype,
+            )  # fmt: skip
+
+
+def _account_for_extra(
+    have: dict[str, TensorInfo], lack: dict[str, TensorInfo], *, here: Head, there: Head, fate: str, warnings: list[str]
+) -> None:
+    """Refuses tensors that one side lacks, but for whole parts that it does not have at all: a vision tower, an MTP
+    head. Such a part has a first name of its own and layers inside; the language model and its head are none."""
+    inside = {name.partition(".")[0] for name in have if name.count(".") >= 2 and not name.endswith(HEADS)}
+    optional = inside - {name.partition(".")[0] for name in lack} - set(CORES)
+    extra = Counter(name.partition(".")[0] for name in have if name not in lack)
+    missing = next((name for name in have if name not in lack and name.partition(".")[0] not in optional), None)
+    if missing is not None:
+        raise SpearError(
+            Code.TENSOR_MISSING, f"{missing} is in {here.repo} and not in {there.repo}",
+            repo=there.repo, tensor=missing,
+        )  # fmt: skip
+    warnings.extend(
+        f"{count} tensors of {prefix} are in {here.repo} and not in {there.repo}: {fate}"
+        for prefix, count in extra.items()
+    )
+
+
+def _check_dtypes(head: Head, tensors: dict[str, TensorInfo]) -> None:
+    """Floats merge; whole numbers and booleans (buffers) are copied; everything else is refused."""
+    for name, tensor in tensors.items():
+        if tensor.dtype in FLOATS and not name.endswith(QUANTIZED_MARKS):
+            continue
+        if tensor.dtype.startswith(("F8", "F6", "F4")) or name.endswith((*QUANTIZED_MARKS, ".weight")):
+            code, words = Code.QUANTIZED_WEIGHTS, "looks like quantised weights"
+        elif tensor.dtype == "C64":
+            code, words = Code.DTYPE_UNSUPPORTED, "cannot be merged"
+        else:
+            continue
+        raise SpearError(
+            code, f"{name} of {head.repo} is {tensor.dtype}: that {words}",
+            repo=head.repo, tensor=name, dtype=tensor.dtype,
+        )  # fmt: skip
+
+
+def _field(config: dict[str, Any], name: str) -> Any:
+    """A field of the configuration, or of the language model's part of it."""
+    if name in config:
+        return config[name]
+    part = config.get("text_config")
+    return part.get(name) if isinstance(part, dict) else None

@@ -1,0 +1,148 @@
+"""The head of a checkpoint on the Hub: config and safetensors headers, read by range requests, never the weights."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from app.errors import Code, SpearError
+from app.hub.client import Hub
+from app.hub.headers import LENGTH_BYTES, TensorInfo, header_size, merge_shards, parse_header, parse_index
+from app.hub.pins import Pin, RemoteFile
+from app.hub.strictjson import parse_object
+from app.settings import Settings
+
+CONFIG = "config.json"
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+COMPANIONS = (
+    CONFIG, "generation_config.json", TOKENIZER_CONFIG, "tokenizer.json", "tokenizer.model", "special_tokens_map.json",
+    "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model",
+    "chat_template.jinja", "chat_template.json", "preprocessor_config.json", "processor_config.json",
+    "LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "README.md",
+)  # fmt: skip
+"""Files that go with the weights, where a repository has them."""
+
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_HEADER_READERS = 8
+
+
+@dataclass(frozen=True)
+class Head:
+    """What is known of a checkpoint without its weights. `files` is what has to be downloaded to use it."""
+
+    pin: Pin
+    config: dict[str, Any]
+    tensors: dict[str, TensorInfo]
+    weights: tuple[RemoteFile, ...]
+    files: tuple[RemoteFile, ...]
+
+    @property
+    def repo(self) -> str:
+        return self.pin.repo
+
+
+def inspect(hub: Hub, pin: Pin, *, settings: Settings) -> Head:
+    """Reads and checks the head; each refusal names the repository and the file, and the tensor where there is one.
+
+    Raises `PICKLE_ONLY`, `WEIGHTS_MISSING`, `CONFIG_INVALID`, `REMOTE_CODE`, `QUANTIZED_WEIGHTS`, `INDEX_INVALID`,
+    `HEADER_INVALID`, `LIMIT_EXCEEDED`.
+    """
+    try:
+        return _inspect(hub, pin, settings=settings)
+    except SpearError as error:
+        if "repo" in error.names:
+            raise
+        raise SpearError(error.code, f"{pin.repo}: {error.message}", repo=pin.repo, **error.names) from None
+
+
+def read_small(hub: Hub, pin: Pin, file: RemoteFile, *, settings: Settings) -> bytes:
+    """The whole of a file that must be small: config, index, tokenizer."""
+    limit = settings.max_small_file_bytes
+    if file.size > limit:
+        raise SpearError(Code.LIMIT_EXCEEDED, f"{file.path} has {file.size} bytes; {limit} are allowed", file=file.path)
+    return hub.read(pin.repo, pin.commit, file.path, size=file.size) if file.size else b""
+
+
+def _inspect(hub: Hub, pin: Pin, *, settings: Settings) -> Head:
+    _refuse_pickles(pin)
+    config = _config(hub, pin, settings=settings)
+    _refuse_tokenizer_code(hub, pin, settings=settings)
+    single, index = pin.file(SINGLE), pin.file(INDEX)
+    # as transformers does: a single file goes before an index, and nothing else (originals, consolidated) counts
+    if single is not None:
+        weights: tuple[RemoteFile, ...] = (single,)
+        tensors = _headers(hub, pin, weights, settings=settings)[SINGLE]
+        extra: tuple[RemoteFile, ...] = ()
+    else:
+        assert index is not None
+        names = {file.path: file for file in pin.files}
+        weight_map = parse_index(read_small(hub, pin, index, settings=settings), file=INDEX, files=names)
+        weights = tuple(names[shard] for shard in dict.fromkeys(weight_map.values()))
+        tensors = merge_shards(_headers(hub, pin, weights, settings=settings), index=weight_map, file=INDEX)
+        extra = (index,)
+    if not tensors:
+        raise SpearError(Code.WEIGHTS_MISSING, "the safetensors files hold no tensor", file=weights[0].path)
+    companions = tuple(file for file in pin.files if file.path in COMPANIONS)
+    return Head(pin, config, tensors, weights, (*companions, *extra, *weights))
+
+
+def _refuse_pickles(pin: Pin) -> None:
+    if pin.file(SINGLE) or pin.file(INDEX):
+        return
+    pickles = [file.path for file in pin.files if file.path.endswith(_PICKLES)]
+    if pickles:
+        shown = ", ".join(pickles[:5]) + (" ..." if len(pickles) > 5 else "")
+        raise SpearError(Code.PICKLE_ONLY, f"weights only as pickles: {shown}", files=pickles)
+    raise SpearError(Code.WEIGHTS_MISSING, f"neither {SINGLE} nor {INDEX} is there", files=[SINGLE, INDEX])
+
+
+def _config(hub: Hub, pin: Pin, *, settings: Settings) -> dict[str, Any]:
+    file = pin.file(CONFIG)
+    if file is None:
+        raise SpearError(Code.CONFIG_INVALID, f"there is no {CONFIG}", file=CONFIG)
+    config = parse_object(read_small(hub, pin, file, settings=settings), code=Code.CONFIG_INVALID, file=CONFIG)
+    if not isinstance(config.get("model_type"), str):
+        raise SpearError(Code.CONFIG_INVALID, f"{CONFIG} names no model_type", file=CONFIG, field="model_type")
+    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+        if part.get("auto_map"):
+            raise SpearError(Code.REMOTE_CODE, f"{CONFIG} asks for code (auto_map)", file=CONFIG, field="auto_map")
+        for field in ("quantization_config", "compression_config"):
+            if part.get(field):
+                raise SpearError(Code.QUANTIZED_WEIGHTS, f"{CONFIG} has a {field}", file=CONFIG, field=field)
+    return config
+
+
+def _refuse_tokenizer_code(hub: Hub, pin: Pin, *, settings: Settings) -> None:
+    file = pin.file(TOKENIZER_CONFIG)
+    if file is None:
+        return
+    raw = read_small(hub, pin, file, settings=settings)
+    if parse_object(raw, code=Code.CONFIG_INVALID, file=TOKENIZER_CONFIG).get("auto_map"):
+        raise SpearError(
+            Code.REMOTE_CODE, f"{TOKENIZER_CONFIG} asks for code (auto_map)", file=TOKENIZER_CONFIG, field="auto_map"
+        )
+
+
+def _headers(
+    hub: Hub, pin: Pin, weights: Sequence[RemoteFile], *, settings: Settings
+) -> dict[str, dict[str, TensorInfo]]:
+    """Every shard's tensors by the shard's name, shards read side by side."""
+    with ThreadPoolExecutor(_HEADER_READERS) as pool:
+        found = pool.map(lambda file: _header(hub, pin, file, settings=settings), weights)
+        shards = dict(zip((file.path for file in weights), found, strict=True))
+    total = sum(len(tensors) for tensors in shards.values())
+    if total > settings.max_tensors:
+        raise SpearError(Code.LIMIT_EXCEEDED, f"{total} tensors; {settings.max_tensors} are allowed")
+    return shards
+
+
+def _header(hub: Hub, pin: Pin, file: RemoteFile, *, settings: Settings) -> dict[str, TensorInfo]:
+    """Two range requests: the length, then exactly the header."""
+    first = hub.read(pin.repo, pin.commit, file.path, size=LENGTH_BYTES)
+    size = header_size(first, file=file.path, limit=settings.max_header_bytes)
+    if LENGTH_BYTES + size > file.size:
+        raise SpearError(Code.HEADER_INVALID, f"the header of {file.path} is longer than the file", file=file.path)
+    raw = hub.read(pin.repo, pin.commit, file.path, start=LENGTH_BYTES, size=size)
+    return parse_header(raw, file=file.path, file_size=file.size, max_tensors=settings.max_tensors)

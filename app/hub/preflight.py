@@ -1,0 +1,185 @@
+"""Everything that is checked before a merge is queued, without downloading a weight.
+
+Each refusal's `pointer` shows the recipe's field at fault.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from app.errors import Code, SpearError
+from app.hub.access import check_read, check_write
+from app.hub.admission import EMBEDDINGS, FLOATS, HEADS, Admission, admit
+from app.hub.client import Hubs
+from app.hub.headers import DTYPE_BITS, TensorInfo
+from app.hub.inspect import Head, inspect, read_small
+from app.hub.pins import Pin, RemoteFile, pin
+from app.hub.vocabulary import COMPARABLE, OPAQUE, Vocabulary, compare_vocabularies, parse_vocabulary
+from app.recipes import ModelRef, Recipe
+from app.settings import Settings
+
+OUTPUT_TAGS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+IDLE_BYTES = 400_000_000
+"""Anonymous memory of the computing process before it has read a tensor."""
+_REVISION_CODES = frozenset({Code.REVISION_NOT_FOUND})
+_PARALLEL = 4
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What was found: the base first, then the experts in the recipe's order, in `pins` and `heads` alike.
+
+    `dtypes` are the safetensors tags that the output's tensors will have; all sizes are in bytes.
+    """
+
+    pins: tuple[Pin, ...]
+    heads: tuple[Head, ...]
+    admission: Admission
+    warnings: tuple[str, ...]
+    dtypes: tuple[str, ...]
+    bytes_to_download: int
+    output_bytes: int
+    peak_memory_bytes: int
+    disk_bytes: int
+
+
+def preflight(
+    recipe: Recipe,
+    *,
+    hubs: Hubs,
+    settings: Settings,
+    reads: Sequence[str],
+    writes: Sequence[str],
+    commits: Sequence[str] | None = None,
+) -> Preflight:
+    """Checks grants and access, pins every input, reads the heads and compares them.
+
+    With `commits` (the base's, then the experts'), those commits are used, not what the revisions mean now: so a
+    worker checks again what the API has accepted. Raises `SpearError` with the recipe's pointer.
+    """
+    with _at("/target/repo"):
+        check_write(recipe.target, service=hubs.service, writes=writes)
+    heads = _heads(recipe, hubs=hubs, settings=settings, reads=reads, commits=commits)
+    try:
+        admission = admit(heads)
+    except SpearError as error:
+        error.pointer = _pointer(int(error.names.pop("model", 1))) + "/repo"
+        raise
+    warnings = (*_compare_tokenizers(heads, hubs=hubs, settings=settings), *_about_target(recipe, hubs=hubs))
+    return _summary(recipe, heads, admission, warnings=warnings)
+
+
+def _heads(
+    recipe: Recipe, *, hubs: Hubs, settings: Settings, reads: Sequence[str], commits: Sequence[str] | None
+) -> tuple[Head, ...]:
+    """Every input's head, read side by side; of several refusals, the first in the recipe's order is raised."""
+    models: tuple[ModelRef, ...] = (recipe.base, *recipe.experts)
+
+    def look(number: int) -> Head:
+        model, commit = models[number], commits[number] if commits else None
+        with _at(_pointer(number)):
+            check_read(model.repo, anonymous=hubs.anonymous, service=hubs.service, reads=reads)
+            found = pin(
+                hubs.service, model.repo, commit or model.revision,
+                max_files=settings.max_files, max_total_bytes=settings.max_total_bytes,
+            )  # fmt: skip
+            return inspect(hubs.service, found, settings=settings)
+
+    with ThreadPoolExecutor(_PARALLEL) as pool:
+        return tuple(pool.map(look, range(len(models))))
+
+
+def _compare_tokenizers(heads: Sequence[Head], *, hubs: Hubs, settings: Settings) -> tuple[str, ...]:
+    """Each expert's tokenizer with the base's: equal digests need no look inside."""
+    warnings: list[str] = []
+    for number, head in enumerate(heads[1:], start=1):
+        with _at(f"{_pointer(number)}/repo"):
+            warnings += _compare_pair(heads[0].pin, head.pin, hubs=hubs, settings=settings)
+    return tuple(dict.fromkeys(warnings))
+
+
+def _compare_pair(base: Pin, other: Pin, *, hubs: Hubs, settings: Settings) -> tuple[str, ...]:
+    for name in (*COMPARABLE, *OPAQUE):
+        ours, theirs = base.file(name), other.file(name)
+        if ours is None or theirs is None:
+            continue
+        if ours.digest == theirs.digest:
+            return ()
+        if name in OPAQUE:
+            raise SpearError(
+                Code.VOCABULARY_MISMATCH, f"{name} differs between {other.repo} and {base.repo}",
+                repo=other.repo, file=name,
+            )  # fmt: skip
+        return compare_vocabularies(
+            _vocabulary(base, ours, hubs=hubs, settings=settings),
+            _vocabulary(other, theirs, hubs=hubs, settings=settings),
+        )
+    return (f"the tokenizers of {base.repo} and {other.repo} have no file in common: they were not compared",)
+
+
+def _vocabulary(source: Pin, file: RemoteFile, *, hubs: Hubs, settings: Settings) -> Vocabulary:
+    raw = read_small(hubs.service, source, file, settings=settings)
+    return parse_vocabulary(raw, repo=source.repo, file=file.path)
+
+
+def _about_target(recipe: Recipe, *, hubs: Hubs) -> tuple[str, ...]:
+    """An existing target keeps its visibility: say so where the recipe asks for another."""
+    try:
+        hubs.anonymous.check_access(recipe.target.repo)
+    except SpearError:
+        return ()
+    if not recipe.target.private:
+        return ()
+    return (f"{recipe.target.repo} exists and is public; private applies to a new repository only",)
+
+
+def _summary(recipe: Recipe, heads: tuple[Head, ...], admission: Admission, *, warnings: tuple[str, ...]) -> Preflight:
+    wanted = OUTPUT_TAGS[recipe.output.dtype] if recipe.output.dtype else None
+    stored = [(tensor, _stored(tensor, wanted)) for tensor in admission.tensors]
+    output = sum(tensor.elements * DTYPE_BITS[dtype] // 8 for tensor, dtype in stored)
+    blobs = {file.digest: file.size for head in heads for file in head.files}
+    download = sum(blobs.values())
+    return Preflight(
+        pins=tuple(head.pin for head in heads),
+        heads=heads,
+        admission=admission,
+        warnings=(*admission.warnings, *warnings),
+        dtypes=tuple(sorted({dtype for _, dtype in stored})),
+        bytes_to_download=download,
+        output_bytes=output,
+        peak_memory_bytes=IDLE_BYTES + max((_working_set(tensor) for tensor in admission.tensors), default=0),
+        disk_bytes=download + output,
+    )
+
+
+def _stored(tensor: TensorInfo, wanted: str | None) -> str:
+    return wanted if wanted and tensor.dtype in FLOATS else tensor.dtype
+
+
+def _working_set(tensor: TensorInfo) -> int:
+    """Bytes that scoring one tensor takes at the most, an estimate for the plan.
+
+    A projection matrix (m, n): base, adapted and their difference in fp32, and three fp64 matrices of the short
+    side's Gram product and its eigensolver. Anything else is streamed.
+    """
+    if len(tensor.shape) != 2 or tensor.name.endswith((*EMBEDDINGS, *HEADS)):
+        return 0
+    return 3 * 4 * tensor.elements + 3 * 8 * min(tensor.shape) ** 2
+
+
+def _pointer(number: int) -> str:
+    return "/base" if number == 0 else f"/experts/{number - 1}"
+
+
+@contextmanager
+def _at(pointer: str) -> Iterator[None]:
+    """Gives refusals from inside their place in the recipe."""
+    try:
+        yield
+    except SpearError as error:
+        if error.pointer is None:
+            whole = pointer.count("/") > 1 and pointer.endswith("/repo")
+            field = "/revision" if error.code in _REVISION_CODES else "/repo"
+            error.pointer = pointer if whole else pointer + field
+        raise
