@@ -1,0 +1,1 @@
+"""Checkpoints on disk: lazy reading, streaming sharded writing, digests."""

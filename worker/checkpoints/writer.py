@@ -1,0 +1,171 @@
+"""Streaming, resumable writing of a sharded safetensors checkpoint.
+
+The layout is known before the first byte: every file is preallocated as `<name>.partial`, written once from front to
+back, and renamed when all are complete; the index comes last. See docs/decisions/streaming.md.
+"""
+
+import errno
+import os
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from app.errors import Code, SpearError
+from worker.checkpoints.journal import Journal
+from worker.checkpoints.layout import METADATA, Shard, Wanted, index_text, lay_out
+from worker.checkpoints.reader import INDEX
+
+PARTIAL = ".partial"
+READ_BACK_BYTES = 1 << 20
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+@dataclass(frozen=True)
+class WrittenFile:
+    """One finished file; `crc32` was computed from the bytes as they were written."""
+
+    name: str
+    nbytes: int
+    crc32: int
+
+
+class ShardedWriter:
+    """Writes tensors in the order of `order`, each as any number of consecutive pieces.
+
+    A context manager: on success nothing is left but the checkpoint; after a `SpearError` nothing is left at all; after
+    any other end (a kill, a bug) the partial files and the journal stay, and the next writer with the same `plan` goes
+    on behind the last tensor that is whole. `finished` holds those tensors' notes by name.
+    """
+
+    def __init__(
+        self, output: Path, *, tensors: Iterable[Wanted], max_shard_bytes: int, journal: Path, plan: str,
+        metadata: Mapping[str, str] = METADATA,
+    ) -> None:
+        self.shards = lay_out(tensors, max_shard_bytes=max_shard_bytes, metadata=metadata)
+        self.finished: dict[str, str] = {}
+        self._output = output
+        self._crcs = dict.fromkeys((shard.file for shard in self.shards), 0)
+        self._handles: dict[str, int] = {}
+        self._places = {tensor.name: tensor for shard in self.shards for tensor in shard.tensors}
+        output.mkdir(parents=True, exist_ok=True)
+        journal.parent.mkdir(parents=True, exist_ok=True)
+        self._journal = Journal(journal, plan=plan)
+        try:
+            with _disk_full_named():
+                self._start()
+        except SpearError:
+            self.discard()
+            raise
+
+    @property
+    def order(self) -> list[str]:
+        """All tensors' names in the order in which they must be written; the `finished` ones are to be skipped."""
+        return list(self._places)
+
+    def write(self, name: str, data: memoryview) -> None:
+        """The next piece of a tensor's bytes; raises `SpearError(DISK_FULL)`."""
+        file = self._places[name].file
+        with _disk_full_named():
+            written = 0
+            while written < len(data):
+                written += os.write(self._handles[file], data[written:])
+        self._crcs[file] = zlib.crc32(data, self._crcs[file])
+
+    def finish(self, name: str, *, note: str = "") -> None:
+        """The tensor is complete: `note` is given back in `finished` when the merge resumes."""
+        place = self._places[name]
+        at = os.lseek(self._handles[place.file], 0, os.SEEK_CUR)
+        if at != place.offset + place.nbytes:
+            raise ValueError(f"{name}: written up to byte {at}, expected {place.offset + place.nbytes}")
+        self.finished[name] = note
+        self._journal.record(name, file=place.file, crc=self._crcs[place.file], note=note)
+
+    def complete(self) -> tuple[WrittenFile, ...]:
+        """Gives all files their names, writes the index, removes the journal."""
+        missing = [name for name in self.order if name not in self.finished]
+        if missing:
+            raise ValueError(f"{len(missing)} tensors were never written, {missing[0]} among them")
+        self._close()
+        for shard in self.shards:
+            (self._output / (shard.file + PARTIAL)).rename(self._output / shard.file)
+        if len(self.shards) > 1:
+            (self._output / INDEX).write_text(index_text(self.shards))
+        self._journal.remove()
+        return tuple(WrittenFile(shard.file, shard.size, self._crcs[shard.file]) for shard in self.shards)
+
+    def discard(self) -> None:
+        """Removes everything that this writer, or an earlier one for the same output, has left."""
+        self._close()
+        _remove_weights(self._output)
+        self._journal.remove()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, SpearError):
+            self.discard()
+        self._close()
+        self._journal.close()
+
+    def _start(self) -> None:
+        if not self._journal.entries:
+            _remove_weights(self._output)
+        for shard in self.shards:
+            final, partial = self._output / shard.file, self._output / (shard.file + PARTIAL)
+            if final.exists():  # killed while the files were being renamed
+                final.rename(partial)
+            self._handles[shard.file] = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            os.posix_fallocate(self._handles[shard.file], 0, shard.size)
+            os.ftruncate(self._handles[shard.file], shard.size)
+        for shard in self.shards:
+            self._resume(shard)
+
+    def _resume(self, shard: Shard) -> None:
+        """Reads back what is claimed to be finished; stops at the first claim that does not hold."""
+        handle = self._handles[shard.file]
+        os.pwrite(handle, shard.head, 0)
+        crc, at = zlib.crc32(shard.head), len(shard.head)
+        for tensor in shard.tensors:
+            claim = self._journal.entries.get(tensor.name)
+            found = _crc_of(handle, start=at, stop=at + tensor.nbytes, crc=crc) if claim else None
+            if claim is None or claim["crc"] != found or claim["file"] != shard.file:
+                break
+            self.finished[tensor.name] = claim["note"]
+            crc, at = claim["crc"], at + tensor.nbytes
+        self._crcs[shard.file] = crc
+        os.lseek(handle, at, os.SEEK_SET)
+
+    def _close(self) -> None:
+        while self._handles:
+            os.close(self._handles.popitem()[1])
+
+
+def _crc_of(handle: int, *, start: int, stop: int, crc: int) -> int:
+    buffer = memoryview(bytearray(READ_BACK_BYTES))
+    while start < stop:
+        got = os.preadv(handle, [buffer[: stop - start]], start)
+        crc, start = zlib.crc32(buffer[:got], crc), start + got
+    return crc
+
+
+def _remove_weights(output: Path) -> None:
+    for pattern in ("model*.safetensors", f"model*.safetensors{PARTIAL}", INDEX):
+        for path in output.glob(pattern):
+            path.unlink()
+
+
+@contextmanager
+def _disk_full_named() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise SpearError(Code.DISK_FULL, f"no room for the merged checkpoint: {error.strerror}") from error

@@ -1,0 +1,112 @@
+"""What every merge method is made of.
+
+A method sees one tensor at a time, flattened, as a stream of chunks that fit the processor's cache. It may ask for any
+number of surveys (passes over all chunks that only gather statistics); then every chunk is merged into its place in
+the output. Arithmetic is fp32 with one rounding at the end, unless the method says otherwise.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+
+CHUNK = 1 << 18
+"""Elements of a chunk: 1 MiB as fp32."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One tensor's merge: its name and shape, the method's parameters, and those of each expert, in order.
+
+    Values that a recipe gives by filter or over depth are resolved: here they are plain. `keys` are the experts'
+    identities (commits), for random masks.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    experts: tuple[Mapping[str, Any], ...] = ()
+    keys: tuple[str, ...] = ()
+
+    @property
+    def elements(self) -> int:
+        return torch.Size(self.shape).numel()
+
+    @property
+    def row(self) -> int:
+        """Elements of one row (the last dimension)."""
+        return self.shape[-1] if self.shape else 1
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Elements `start` to `stop` of the flattened tensor, in every model, each as it is stored."""
+
+    start: int
+    stop: int
+    base: torch.Tensor
+    experts: tuple[torch.Tensor, ...]
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+class Workspace:
+    """Buffers that are reused from chunk to chunk and tensor to tensor: fresh memory costs page faults."""
+
+    def __init__(self, *, keep: int = 4 * CHUNK) -> None:
+        self._keep = keep
+        self._blocks: dict[tuple[str, torch.dtype], torch.Tensor] = {}
+
+    def take(self, key: str, elements: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """An uninitialised 1-D tensor of so many elements; the same key gives the same memory again."""
+        block = self._blocks.get((key, dtype))
+        if block is None or len(block) < elements:
+            block = torch.empty(max(elements, min(CHUNK, self._keep)), dtype=dtype)
+            if elements <= self._keep:  # what a single huge tensor needs is not held for ever
+                self._blocks[key, dtype] = block
+        return block[:elements]
+
+    def load(self, key: str, stored: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """A copy of `stored` in another dtype, in the buffer `key`."""
+        return self.take(key, len(stored), dtype).copy_(stored)
+
+
+class Method(ABC):
+    """One tensor's merge by one method. A subclass is the method; its `name` is the recipe's."""
+
+    name: ClassVar[str] = ""
+    uses_base: ClassVar[bool] = True
+    """whether the base is read at all (it is always there when it is listed as an expert)"""
+
+    def __init__(self, spec: Spec, work: Workspace) -> None:
+        self.spec = spec
+        self.work = work
+        self.turn = 0
+
+    @property
+    def surveys(self) -> int:
+        """How many surveys this tensor needs."""
+        return 0
+
+    @property
+    def grain(self) -> int:
+        """Chunks hold a multiple of so many elements: 1, a row, or the whole tensor."""
+        return 1
+
+    @property
+    def operation(self) -> str:
+        """What was done, for the manifest; final once the surveys are over."""
+        return self.name
+
+    def survey(self, chunk: Chunk) -> None:  # noqa: B027  (methods without surveys need none)
+        """Gathers statistics of one chunk; `self.turn` is the survey's number."""
+
+    def conclude(self) -> None:  # noqa: B027
+        """All chunks of the survey numbered `self.turn` were seen."""
+
+    @abstractmethod
+    def merge(self, chunk: Chunk, out: torch.Tensor) -> None:
+        """The merged chunk into `out`, which has the output's dtype and the chunk's length."""

@@ -1,0 +1,69 @@
+"""Spherical linear interpolation of whole tensors.
+
+Source: Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985; on model weights as mergekit 0.1.5 does:
+the angle is taken between the unit vectors, the coefficients are applied to the tensors as they are.
+"""
+
+import math
+
+import torch
+
+from worker.methods.base import Chunk, Method, Spec, Workspace
+from worker.methods.blend import blend
+
+PARALLEL = 0.9995
+"""Past this |cos| the sphere is flat to fp32 and LERP is used (mergekit's threshold)."""
+ZERO_NORM = 1e-8
+
+
+class Slerp(Method):
+    """`sin((1-t)θ)/sin θ · base + sin(tθ)/sin θ · expert`; the flattened tensor is one vector.
+
+    `t` = 0 gives the base, 1 the expert, both exactly. Norms and dot product: fp32 within a chunk, fp64 over chunks.
+    A tensor of zero norm, or |cos θ| > 0.9995, is interpolated linearly.
+    """
+
+    name = "slerp"
+
+    def __init__(self, spec: Spec, work: Workspace) -> None:
+        super().__init__(spec, work)
+        self.t = float(spec.parameters["t"])
+        self._base = self._expert = self._dot = 0.0
+        self._coefficients = (1 - self.t, self.t)
+        self._operation = "slerp"
+
+    @property
+    def surveys(self) -> int:
+        return 0 if self.t in (0.0, 1.0) else 1
+
+    @property
+    def operation(self) -> str:
+        return self._operation
+
+    def survey(self, chunk: Chunk) -> None:
+        base = self.work.load("slerp.base", chunk.base)
+        expert = self.work.load("slerp.expert", chunk.experts[0])
+        self._base += torch.dot(base, base).item()
+        self._expert += torch.dot(expert, expert).item()
+        self._dot += torch.dot(base, expert).item()
+
+    def conclude(self) -> None:
+        norms = math.sqrt(self._base), math.sqrt(self._expert)
+        cosine = self._dot / (norms[0] * norms[1]) if min(norms) > ZERO_NORM else 0.0
+        self._coefficients = coefficients(cosine, t=self.t)
+        if min(norms) <= ZERO_NORM or abs(cosine) > PARALLEL:
+            self._coefficients, self._operation = (1 - self.t, self.t), "lerp"
+
+    def merge(self, chunk: Chunk, out: torch.Tensor) -> None:
+        if self.t in (0.0, 1.0):
+            out.copy_(chunk.experts[0] if self.t else chunk.base)
+        else:
+            blend(self.work, (chunk.base, chunk.experts[0]), self._coefficients, out=out)
+
+
+def coefficients(cosine: float, *, t: float) -> tuple[float, float]:
+    """The factors of the two vectors, from the cosine of the angle between them."""
+    if abs(cosine) > PARALLEL or math.isnan(cosine):
+        return 1 - t, t
+    angle = math.acos(cosine)
+    return math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)

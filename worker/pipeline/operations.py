@@ -1,0 +1,106 @@
+"""What is to be done with every tensor of the output, decided from headers before any weight is read."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from app.errors import Code, SpearError
+from app.hub.headers import TensorInfo
+from worker.checkpoints.dtypes import MERGEABLE
+from worker.checkpoints.reader import Checkpoint
+from worker.methods import Spec
+from worker.pipeline.task import Input, Task
+
+OUTPUT_TAGS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+HEAD = "lm_head.weight"
+FORMAT = 1
+"""raised whenever the same plan would give other bytes than before: journals of older plans are then void"""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One output tensor: either a copy out of `source` (an input's number, 0 is the base) or a merge by `method`."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    source: int | None = None
+    note: str = ""
+    method: str = ""
+    spec: Spec | None = None
+
+
+def plan_operations(
+    task: Task, checkpoints: Sequence[Checkpoint], decisions: Mapping[str, float] | None
+) -> list[Operation]:
+    """One operation per tensor of the output: the last expert's tensors, and what only the others have.
+
+    A tied head that is stored beside its embedding is left out. Raises `SpearError` (SHAPE_MISMATCH,
+    DTYPE_UNSUPPORTED) naming the tensor.
+    """
+    names = [name for name in _union(checkpoints) if not (name == HEAD and _tied(checkpoints[-1].config))]
+    return [_operation(task, checkpoints, name, decisions) for name in names]
+
+
+def digest(task: Task, operations: Sequence[Operation]) -> str:
+    """SHA-256 of everything that the output's bytes depend on."""
+    inputs = [(entry.repo, entry.commit, sorted(entry.digests.items())) for entry in task.inputs]
+    steps = [(op.name, op.dtype, op.shape, op.source, op.method, _plain(op.spec)) for op in operations]
+    limit = task.recipe.output.max_shard_bytes
+    return sha256(json.dumps([FORMAT, inputs, steps, limit], sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _operation(
+    task: Task, checkpoints: Sequence[Checkpoint], name: str, decisions: Mapping[str, float] | None
+) -> Operation:
+    having = [number for number, checkpoint in enumerate(checkpoints) if name in checkpoint.tensors]
+    model = checkpoints[having[-1]].tensors[name]
+    dtype = output_tag(model, task.recipe.output.dtype)
+    if len(having) < len(checkpoints) or model.dtype not in MERGEABLE:
+        return Operation(name, dtype, model.shape, source=having[-1], note="carried_over")
+    for number in having:
+        _check_alike(checkpoints[number].tensors[name], model, task.inputs[number])
+    assert decisions is not None
+    return _restored(name, dtype, model.shape, t=decisions.get(name, 1.0), adapted=len(checkpoints) - 1)
+
+
+def _restored(name: str, dtype: str, shape: tuple[int, ...], *, t: float, adapted: int) -> Operation:
+    if t == 1:
+        return Operation(name, dtype, shape, source=adapted, note="copied_adapted")
+    if t == 0:
+        return Operation(name, dtype, shape, source=0, note="copied_base")
+    return Operation(name, dtype, shape, method="slerp", spec=Spec(name, shape, {"t": t}, ({},)))
+
+
+def output_tag(model: TensorInfo, wanted: str | None) -> str:
+    """The dtype that a tensor is written in: the recipe's, else that of the model which it comes from."""
+    return OUTPUT_TAGS[wanted] if wanted and model.dtype in MERGEABLE else model.dtype
+
+
+def _check_alike(found: TensorInfo, model: TensorInfo, entry: Input) -> None:
+    if found.shape != model.shape:
+        raise SpearError(
+            Code.SHAPE_MISMATCH, f"{found.name} is {list(found.shape)} in {entry.repo}, elsewhere {list(model.shape)}",
+            repo=entry.repo, file=found.file, tensor=found.name,
+        )
+    if found.dtype not in MERGEABLE:
+        raise SpearError(
+            Code.DTYPE_UNSUPPORTED, f"{found.name} is stored as {found.dtype} in {entry.repo}",
+            repo=entry.repo, file=found.file, tensor=found.name,
+        )
+
+
+def _union(checkpoints: Sequence[Checkpoint]) -> list[str]:
+    return list(dict.fromkeys(name for checkpoint in reversed(checkpoints) for name in checkpoint.tensors))
+
+
+def _tied(config: Mapping[str, Any]) -> bool:
+    text = config.get("text_config")
+    return bool(config.get("tie_word_embeddings") or (isinstance(text, dict) and text.get("tie_word_embeddings")))
+
+
+def _plain(spec: Spec | None) -> Any:
+    return spec and [spec.name, spec.shape, dict(spec.parameters), [dict(e) for e in spec.experts], spec.keys]
+
