@@ -1,7 +1,6 @@
 """`spear up`: the whole service on one machine, from empty to answering, until it is told to stop."""
 
 import json
-import logging
 import os
 import signal
 import socket
@@ -12,6 +11,8 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import structlog
 
 from app.errors import Code, SpearError
 from app.hub.client import Hub
@@ -31,7 +32,7 @@ KEY_NAME = "local"
 READY_SECONDS = 120.0
 WORKER_GRACE_SECONDS = 30.0
 
-log = logging.getLogger("spear.local")
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +69,6 @@ def run(settings: Settings, *, port: int, workers: int, local_hub: bool, as_json
 
     Raises `SpearError` (not_ready) when the data directory or the port is in use, or a part does not start.
     """
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     stopping = Signals()
     settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     held = lock(settings.home, what="`spear up`", patience=0)
@@ -79,7 +79,7 @@ def run(settings: Settings, *, port: int, workers: int, local_hub: bool, as_json
             print(json.dumps(asdict(ready)) if as_json else _sentence(ready), flush=True)  # noqa: T201  (the product)
             supervisor.watch(until=stopping)
     except Stopped:
-        log.info("stopped before it was ready")
+        log.info("stack.stopped_early")
     finally:
         os.close(held)
 
@@ -114,14 +114,14 @@ class Stack:
         """The configured servers, or else embedded ones below the data directory."""
         database_url, redis_url = self._settings.database_url, self._settings.redis_url
         if not database_url:
-            postgres = Postgres(self._home / "postgres")
-            self._supervisor.add(postgres)
-            database_url = postgres.url
+            database_url = self._added(Postgres(self._home / "postgres"))
         if not redis_url:
-            valkey = Valkey(self._home / "valkey")
-            self._supervisor.add(valkey)
-            redis_url = valkey.url
+            redis_url = self._added(Valkey(self._home / "valkey"))
         return database_url, redis_url
+
+    def _added(self, server: Postgres | Valkey) -> str:
+        self._supervisor.add(server)
+        return server.url
 
     def _hub(self, *, beside: int) -> tuple[str, Path]:
         """A local Hub with one user, at the next port after the API's where that is free."""
@@ -162,20 +162,16 @@ class Stack:
         paths = {"data_dir": str(self._home), "secret_file": str(secret.absolute())}
         ours = {f"{PREFIX}{name.upper()}": value for name, value in (values | paths).items()}
         inherited = {name: value for name, value in os.environ.items() if name != f"{PREFIX}API_KEY"}
-        return inherited | ours
+        direct = ",".join(filter(None, [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), HOST]))
+        return inherited | ours | {"NO_PROXY": direct, "no_proxy": direct}
 
     def _programs(self, env: Mapping[str, str], *, port: int, workers: int) -> None:
         spear = [sys.executable, "-m", "app.cli"]
         self._supervisor.add(Program("api", [*spear, "api", "--port", str(port)], env=env))
         for number in range(1, workers + 1):
             name = f"spear-worker-{number}"
-            # SIGQUIT is Celery's cold shutdown: when we are killed, a worker must not stay until its job is done
-            self._supervisor.add(
-                Program(
-                    name, [*spear, "worker", "--name", name], env={**env, **_compute(number - 1)},
-                    grace=WORKER_GRACE_SECONDS, death=signal.SIGQUIT,
-                )
-            )
+            argv = [*spear, "worker", "--name", name]
+            self._supervisor.add(Program(name, argv, env={**env, **_compute(number - 1)}, grace=WORKER_GRACE_SECONDS))
         self._supervisor.add(Program("sweep", [*spear, "sweep"], env=env))
 
     def _wait_for(self, url: str) -> None:
@@ -192,8 +188,9 @@ class Stack:
 
 
 def _answers(url: str) -> bool:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with urllib.request.urlopen(url, timeout=2):  # noqa: S310  (our own http address)
+        with direct.open(url, timeout=2):
             return True
     except urllib.error.HTTPError as reply:
         return reply.code < 500

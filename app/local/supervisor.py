@@ -1,12 +1,13 @@
 """Keeps named parts running: starts them in order, restarts any that dies, stops all in reverse order."""
 
-import logging
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
+
+import structlog
 
 from app.errors import SpearError
 from app.local import processes
@@ -17,7 +18,7 @@ _FIRST_DELAY = 0.5
 _LONGEST_DELAY = 30.0
 _STEADY_SECONDS = 60.0  # a part that ran for so long is restarted at once when it dies
 
-log = logging.getLogger("spear.local")
+log = structlog.get_logger()
 
 
 class Part(Protocol):
@@ -93,7 +94,7 @@ class Supervisor:
     def add(self, part: Part) -> None:
         """Start a part and keep it running from now on; its failure to start is the caller's to see."""
         part.start()
-        log.info("%s started", part.name)
+        log.info("part.started", part=part.name)
         self._watches.append(_Watch(part, started=time.monotonic()))
 
     def watch(self, *, until: Callable[[], bool]) -> None:
@@ -109,7 +110,7 @@ class Supervisor:
             watch.part.ask_to_stop()
         for watch in reversed(self._watches):
             watch.part.stop()
-            log.info("%s stopped", watch.part.name)
+            log.info("part.stopped", part=watch.part.name)
         self._watches.clear()
 
     def __enter__(self) -> Self:
@@ -126,7 +127,7 @@ def _look_after(watch: _Watch, *, now: float) -> None:
         steady = now - watch.started > _STEADY_SECONDS
         watch.delay = _FIRST_DELAY if steady or not watch.delay else min(2 * watch.delay, _LONGEST_DELAY)
         watch.due = now + watch.delay
-        log.warning("%s ended by itself; it is started again in %.1f s", watch.part.name, watch.delay)
+        log.warning("part.died", part=watch.part.name, restart_seconds=watch.delay)
     elif now >= watch.due:
         _restart(watch)
 
@@ -136,4 +137,4 @@ def _restart(watch: _Watch) -> None:
     try:
         watch.part.start()
     except (SpearError, OSError) as failure:
-        log.error("%s did not start: %s", watch.part.name, failure)  # noqa: TRY400  (the message says what to do)
+        log.warning("part.start_failed", part=watch.part.name, reason=str(failure))
