@@ -1,16 +1,15 @@
 """Alembic's entry: online only, one transaction, one migrator at a time."""
 
 from alembic import context
-from sqlalchemy import create_engine, text
+from sqlalchemy import NullPool, create_engine, text
 
 from app.jobs.tables import Base
 
 MIGRATION_LOCK = 7_300_001
 
-engine = create_engine(context.config.get_main_option("sqlalchemy.url"))
+engine = create_engine(context.config.get_main_option("sqlalchemy.url"), poolclass=NullPool)
 with engine.begin() as connection:
     connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
     connection.execute(text("SET LOCAL lock_timeout = '5s'"))
     context.configure(connection=connection, target_metadata=Base.metadata, compare_type=True)
     context.run_migrations()
-engine.dispose()

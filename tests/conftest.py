@@ -1,3 +1,3 @@
 """Fixtures: real servers, a local Hub, small real models."""
 
-pytest_plugins = ["tests.fixtures.servers", "tests.fixtures.hub", "tests.fixtures.models"]
+pytest_plugins = ["tests.fixtures.servers", "tests.fixtures.hub", "tests.fixtures.models", "tests.fixtures.jobs"]

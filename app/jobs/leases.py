@@ -91,7 +91,9 @@ class Leases:
         with self._database.transaction() as session:
             self._write(session, lease, events=events, **values)
 
-    def record_publishing(self, lease: Lease, *, parent: str, manifest_sha256: str, seconds: float) -> None:
+    def record_publishing(
+        self, lease: Lease, *, parent: str, manifest_sha256: str, summary: dict[str, Any], seconds: float
+    ) -> None:
         """The point of no return: from here on the Hub's head decides how the job ends.
 
         Raises `LeaseLostError` too if the job is being cancelled: then nothing may be published.
@@ -100,7 +102,7 @@ class Leases:
             self._write(
                 session, lease, where=(Job.status == Status.RUNNING,),
                 events=[NewEvent(type="publish.started", stage="publishing", data={"parent": parent})],
-                publishing={"parent": parent, "manifest_sha256": manifest_sha256},
+                publishing={"parent": parent, "manifest_sha256": manifest_sha256, "summary": summary},
                 publish_deadline=NOW + timedelta(seconds=seconds), lease_until=NOW + self._ttl,
             )
 
