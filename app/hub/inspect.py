@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 from app.errors import Code, SpearError
@@ -17,12 +18,11 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 COMPANIONS = (
-    CONFIG, "generation_config.json", TOKENIZER_CONFIG, "tokenizer.json", "tokenizer.model", "special_tokens_map.json",
-    "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model",
-    "chat_template.jinja", "chat_template.json", "preprocessor_config.json", "processor_config.json",
-    "LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "README.md",
+    CONFIG, "generation_config.json", TOKENIZER_CONFIG, "tokenizer.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json", "vocab.txt", "merges.txt", "*.model", "*.tiktoken", "chat_template.*", "preprocessor_config.json",
+    "processor_config.json", "video_preprocessor_config.json", "LICENSE*", "NOTICE*", "README.md",
 )  # fmt: skip
-"""Files that go with the weights, where a repository has them."""
+"""Patterns of the files that go with the weights, at the top of a repository."""
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _HEADER_READERS = 8
@@ -84,8 +84,12 @@ def _inspect(hub: Hub, pin: Pin, *, settings: Settings) -> Head:
         extra = (index,)
     if not tensors:
         raise SpearError(Code.WEIGHTS_MISSING, "the safetensors files hold no tensor", file=weights[0].path)
-    companions = tuple(file for file in pin.files if file.path in COMPANIONS)
+    companions = tuple(file for file in pin.files if _goes_along(file.path))
     return Head(pin, config, tensors, weights, (*companions, *extra, *weights))
+
+
+def _goes_along(path: str) -> bool:
+    return "/" not in path and any(fnmatchcase(path, pattern) for pattern in COMPANIONS)
 
 
 def _refuse_pickles(pin: Pin) -> None:
