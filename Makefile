@@ -1,10 +1,68 @@
-# Locks: exact versions with hashes. torch stands apart, because its build (CPU, CUDA) depends on the platform.
-UV ?= uv
-LOCK = $(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-find-links --quiet \
-	--no-emit-package torch --no-emit-package spear-merge --no-emit-package triton \
-	$(foreach p,nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft \
-	nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink \
-	nvidia-nvshmem-cu13 nvidia-nvtx cuda-bindings cuda-pathfinder cuda-toolkit,--no-emit-package $(p))
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?=
+# one arithmetic thread per process is the unit of scaling, in tests too
+export OMP_NUM_THREADS ?= 1
 
-lock:
-	$(LOCK) --extra dev -o requirements.lock
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test check bench up lock clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 14
+
+venv: $(VENV)/.installed  ## make .venv with everything that the other targets need
+
+# torch comes after the lock, with its dependencies: its build depends on the platform, and only a CUDA build has more
+# dependencies than the lock knows. TORCH_INDEX=https://download.pytorch.org/whl/cpu takes the small CPU build.
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "Setting up $(VENV): the first time this takes about a minute and 1.7 GB"
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --no-deps --require-hashes -r requirements.lock
+	$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) '$(TORCH)'
+	$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(VENV)/.demo-installed  ## the main job end to end, on a real model that really forgets
+	$(BIN)/python benchmarks/demo/run.py
+
+$(VENV)/.demo-installed: $(VENV)/.installed benchmarks/demo/requirements.lock
+	$(PIP) --no-deps --require-hashes -r benchmarks/demo/requirements.lock
+	@touch $@
+
+test: venv  ## the tests, on real servers that they start themselves
+	$(BIN)/python -m pytest $(ARGS)
+
+check: venv  ## lint, types, import rules, containers
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/hadolint docker/*.Dockerfile
+
+bench: venv  ## benchmarks, side by side with other tools
+	$(BIN)/python -m benchmarks $(ARGS)
+
+up: venv  ## the whole service on this machine, with a local Hub
+	$(BIN)/spear up --local-hub
+
+clean:  ## remove .venv and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+# Locks: exact versions with hashes. torch stands apart, because its build (CPU, CUDA) depends on the platform.
+# The images' locks take the same versions, for the one platform of each image.
+UV ?= uv
+APART = torch spear-merge triton nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cudnn-cu13 \
+	nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 \
+	nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx cuda-bindings cuda-pathfinder cuda-toolkit
+COMPILE = $(UV) pip compile pyproject.toml --generate-hashes --no-emit-find-links --quiet $(APART:%=--no-emit-package %)
+IMAGE = $(COMPILE) --python-platform x86_64-manylinux_2_28 --constraint requirements.lock
+
+lock:  ## write the locks anew (needs uv)
+	$(COMPILE) --universal --python-version 3.11 --extra dev -o requirements.lock
+	$(IMAGE) --python-version 3.11 --extra api -o docker/api.lock
+	$(IMAGE) --python-version 3.12 --extra worker --extra eval -o docker/worker.lock
