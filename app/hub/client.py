@@ -15,6 +15,8 @@ for _name in ("DISABLE_IMPLICIT_TOKEN", "DISABLE_TELEMETRY", "DISABLE_PROGRESS_B
     os.environ[f"HF_HUB_{_name}"] = "1"
 
 import httpx2  # noqa: E402
+from huggingface_hub import CommitOperationAdd as CommitOperationAdd  # noqa: E402, PLC0414 - for app.hub.publish
+from huggingface_hub import CommitOperationDelete as CommitOperationDelete  # noqa: E402, PLC0414
 from huggingface_hub import HfApi, ModelInfo, constants, set_client_factory  # noqa: E402
 from huggingface_hub.utils import (  # type: ignore[attr-defined]  # noqa: E402 - it exports without __all__
     build_hf_headers,
@@ -128,6 +130,35 @@ class Hub:
     def create_branch(self, repo: str, branch: str, *, start: str) -> None:
         with self.calling(repo=repo, revision=branch):
             self.api.create_branch(repo, branch=branch, revision=start, exist_ok=True)
+
+    def upload(self, repo: str, branch: str, addition: CommitOperationAdd) -> None:
+        """Stores one file's content, without a commit; content that is there already is not sent. Can be repeated."""
+        with self.calling(repo=repo, file=addition.path_in_repo):
+            try:
+                # no .gitignore, of theirs or of ours, may keep a file out of the commit
+                self.api.preupload_lfs_files(
+                    repo, [addition], revision=branch, free_memory=False, gitignore_content=""
+                )
+            except RuntimeError as error:
+                # the client wraps what went wrong on a thread of its own
+                raise error.__cause__ if isinstance(error.__cause__, CALL) else OSError(str(error)) from None
+
+    def commit(
+        self,
+        repo: str,
+        branch: str,
+        operations: list[CommitOperationAdd | CommitOperationDelete],
+        *,
+        parent: str,
+        title: str,
+        description: str,
+    ) -> str:
+        """One commit on top of `parent`, sent once; the oid that the Hub answers, which proves nothing by itself."""
+        with self.calling(repo=repo, revision=branch):
+            return self.api.create_commit(
+                repo, operations, commit_message=title, commit_description=description, revision=branch,
+                parent_commit=parent,
+            ).oid  # fmt: skip
 
     def read(self, repo: str, commit: str, file: str, *, start: int = 0, size: int) -> bytes:
         """`size` bytes of a file from `start` on, by a range request; fewer where the file ends before."""

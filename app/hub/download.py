@@ -230,5 +230,6 @@ def _make_room(files: Sequence[RemoteFile], *, cache: BlobCache, into: Path) -> 
         if lacking > 0 and (place != cache.root or cache.release(lacking, keep=wanted.keys()) < lacking):
             free = shutil.disk_usage(place).free
             raise SpearError(
-                Code.DISK_FULL, f"the download takes {need} bytes and the worker's disk has {free}", free=free, need=need
-            )
+                Code.DISK_FULL, f"the download takes {need} bytes and the worker's disk has {free}",
+                free=free, need=need,
+            )  # fmt: skip
