@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import uvicorn
-from starlette.types import ASGIApp
 
-from app.local.hub.faults import Faults, Protocol
+from app.local.hub.faults import Faults
 from app.local.hub.server import Options, create_hub
 from app.local.hub.store import HubStore
+from app.local.hub.strikes import Protocol
 
 
 class Server(uvicorn.Server):
@@ -31,7 +31,7 @@ def main() -> None:
     options = Options(
         page_size=arguments.page_size, multipart_bytes=arguments.multipart_bytes, part_bytes=arguments.part_bytes
     )
-    app: ASGIApp = create_hub(store, options=options)
+    app = create_hub(store, options=options)
     config = uvicorn.Config(
         Faults(app, store=store) if arguments.faults else app,
         host="127.0.0.1", port=arguments.port, http=Protocol, ws="none", log_level="warning", access_log=False,

@@ -16,7 +16,12 @@ def read(repository: Repository, readme: File | None) -> dict[str, Any]:
     """The card data; empty where there is no README or it has no valid front matter."""
     if readme is None or readme.size > _MAX_BYTES:
         return {}
-    return _parse(repository.content(readme).read_bytes().decode(errors="replace"))
+    try:
+        data = _front_matter(repository.content(readme).read_bytes().decode(errors="replace"))
+    except yaml.YAMLError:
+        return {}
+    # dates and the like have no JSON form
+    return {str(key): value for key, value in data.items() if _plain(value)} if isinstance(data, dict) else {}
 
 
 def tags(data: dict[str, Any]) -> list[str]:
@@ -31,22 +36,16 @@ def tags(data: dict[str, Any]) -> list[str]:
 
 def problem(readme: str) -> str | None:
     """What is wrong with the front matter, if anything."""
-    found = _FRONT.match(readme)
     try:
-        data = yaml.safe_load(found[1]) if found else {}
+        data = _front_matter(readme)
     except yaml.YAMLError as error:
         return f"The front matter is not valid YAML: {error}"
     return None if isinstance(data, dict | None) else "The front matter must be a mapping"
 
 
-def _parse(readme: str) -> dict[str, Any]:
+def _front_matter(readme: str) -> Any:
     found = _FRONT.match(readme)
-    try:
-        data = yaml.safe_load(found[1]) if found else {}
-    except yaml.YAMLError:
-        return {}
-    # dates and the like have no JSON form
-    return {str(key): value for key, value in data.items() if _plain(value)} if isinstance(data, dict) else {}
+    return yaml.safe_load(found[1]) if found else None
 
 
 def _plain(value: Any) -> bool:

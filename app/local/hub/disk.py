@@ -33,10 +33,12 @@ def write(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON, atomically."""
     write(path, json.dumps(value, separators=(",", ":"), sort_keys=True).encode())
 
 
 def read_json(path: Path) -> Any:
+    """The value in a file of JSON."""
     return json.loads(path.read_bytes())
 
 

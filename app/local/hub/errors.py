@@ -14,10 +14,12 @@ class HubError(Exception):
 
 
 def repo_not_found() -> HubError:
+    """What somebody with a token hears of a repository that is missing or hidden from them."""
     return HubError(404, "Repository not found", code="RepoNotFound")
 
 
 def revision_not_found(revision: str) -> HubError:
+    """No branch, tag or commit has this name."""
     return HubError(404, f"Invalid rev id: {revision}", code="RevisionNotFound")
 
 

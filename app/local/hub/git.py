@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+_DIRECTORY = "40000"
+
 
 @dataclass(frozen=True)
 class File:
@@ -26,6 +28,7 @@ def pointer(*, sha256: str, size: int) -> bytes:
 
 
 def lfs_file(*, sha256: str, size: int) -> File:
+    """A file of a snapshot whose content is in LFS."""
     return File(oid=object_id("blob", pointer(sha256=sha256, size=size)), size=size, sha256=sha256)
 
 
@@ -39,30 +42,33 @@ def lfs_fields(file: File, *, oid_name: str) -> dict[str, Any]:
 
 def directory_ids(files: Mapping[str, File]) -> dict[str, str]:
     """The id of every directory's git tree; the root's stands under the empty path."""
-    children: dict[str, dict[str, str]] = {"": {}}
+    children: dict[str, dict[str, tuple[str, str]]] = {"": {}}
     for path, file in files.items():
         directory, _, name = path.rpartition("/")
-        children.setdefault(directory, {})[name] = file.oid
+        children.setdefault(directory, {})[name] = ("100644", file.oid)
         while directory:
             directory = directory.rpartition("/")[0]
             children.setdefault(directory, {})
     ids: dict[str, str] = {}
-    # deepest first: a tree's id needs the ids of the trees in it
-    for directory in sorted(children, key=lambda path: path.count("/") + bool(path), reverse=True):
-        below = {path: oid for path, oid in ids.items() if path.rpartition("/")[0] == directory}
-        ids[directory] = _tree_id(children[directory], below)
+    # the longest first: a tree's id needs the ids of the trees in it
+    for directory in sorted(children, key=len, reverse=True):
+        ids[directory] = _tree_id(children[directory])
+        if directory:
+            above, _, name = directory.rpartition("/")
+            children[above][name] = (_DIRECTORY, ids[directory])
     return ids
 
 
-def _tree_id(files: Mapping[str, str], directories: Mapping[str, str]) -> str:
-    rows = [(name.encode(), b"100644", oid) for name, oid in files.items()]
-    rows += [(path.rpartition("/")[2].encode(), b"40000", oid) for path, oid in directories.items()]
-    # git sorts directories as if their names ended in a slash
-    rows.sort(key=lambda row: row[0] + (b"/" if row[1] == b"40000" else b""))
-    return object_id("tree", b"".join(mode + b" " + name + b"\0" + bytes.fromhex(oid) for name, mode, oid in rows))
+def _tree_id(children: Mapping[str, tuple[str, str]]) -> str:
+    # git sorts directories as if their names ended in a slash, by bytes
+    named = {f"{name}/" if row[0] == _DIRECTORY else name: row for name, row in children.items()}
+    rows = sorted((name.encode(), row) for name, row in named.items())
+    content = [mode.encode() + b" " + name.rstrip(b"/") + b"\0" + bytes.fromhex(oid) for name, (mode, oid) in rows]
+    return object_id("tree", b"".join(content))
 
 
 def commit_text(*, tree: str, parents: list[str], author: str, seconds: int, message: str) -> bytes:
+    """The commit object's text, as git writes it."""
     who = f"{author} <{author}@hub.local> {seconds} +0000"
     lines = [f"tree {tree}", *(f"parent {parent}" for parent in parents), f"author {who}", f"committer {who}"]
     return "\n".join([*lines, "", message]).encode()

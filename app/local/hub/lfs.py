@@ -86,7 +86,8 @@ def _offer(request: Request, repository: Repository, row: Any, *, multipart: boo
     grant = {"kind": repository.kind, "repo": repository.id, "oid": oid, "size": size}
     in_parts = multipart and size > request.app.state.multipart_bytes
     sent = _parts(request, grant) if in_parts else {"href": _address(request, "upload", grant)}
-    return {"oid": oid, "size": size, "actions": {"upload": sent, "verify": {"href": _address(request, "verify", grant)}}}
+    actions = {"upload": sent, "verify": {"href": _address(request, "verify", grant)}}
+    return {"oid": oid, "size": size, "actions": actions}
 
 
 def _parts(request: Request, grant: dict[str, Any]) -> dict[str, Any]:

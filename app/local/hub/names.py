@@ -21,6 +21,7 @@ def is_name(name: str) -> bool:
 
 
 def require_name(name: object) -> str:
+    """The name of a user, organisation or repository. Raises `HubError` 400."""
     if isinstance(name, str) and is_name(name):
         return name
     raise HubError(400, f"Invalid name: {name!r}")
@@ -50,12 +51,14 @@ def require_path(path: object) -> str:
 
 
 def require_sha256(oid: object) -> str:
+    """An LFS object's id. Raises `HubError` 400."""
     if isinstance(oid, str) and SHA256.fullmatch(oid):
         return oid
     raise HubError(400, f"Invalid LFS object id: {oid!r}")
 
 
 def require_size(size: object) -> int:
+    """A number of bytes. Raises `HubError` 400."""
     if isinstance(size, int) and not isinstance(size, bool) and size >= 0:
         return size
     raise HubError(400, f"Invalid size: {size!r}")

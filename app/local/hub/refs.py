@@ -14,15 +14,12 @@ from app.local.hub.repository import Commit
 
 
 def refs(request: Request) -> Response:
+    """All branches and tags."""
     known = wire.readable(request).refs()
-    listed = {
-        group: [
-            {"name": name, "ref": f"refs/{prefix}/{name}", "targetCommit": oid} for name, oid in sorted(known[group].items())
-        ]
-        for group, prefix in (("branches", "heads"), ("tags", "tags"))
-    }
-    requests = {"pullRequests": []} if "include_prs" in request.query_params else {}
-    return JSONResponse({**listed, "converts": [], **requests})
+    listed: dict[str, Any] = {"branches": _listed(known, "branches", "heads"), "tags": _listed(known, "tags", "tags")}
+    if "include_prs" in request.query_params:
+        listed["pullRequests"] = []
+    return JSONResponse({**listed, "converts": []})
 
 
 def commits(request: Request) -> Response:
@@ -35,6 +32,7 @@ def commits(request: Request) -> Response:
 
 
 async def create_branch(request: Request) -> Response:
+    """A branch at `startingPoint`, else at the head of `main`."""
     body = await wire.json_of(request)
     return await run_in_threadpool(
         _add, request, "branches", request.path_params["branch"], at=str(body.get("startingPoint") or "main")
@@ -42,11 +40,13 @@ async def create_branch(request: Request) -> Response:
 
 
 async def create_tag(request: Request) -> Response:
+    """A tag at the revision of the address."""
     body = await wire.json_of(request)
     return await run_in_threadpool(_add, request, "tags", body.get("tag"), at=request.path_params["revision"])
 
 
 def delete_branch(request: Request) -> Response:
+    """Any branch but `main`."""
     branch = request.path_params["branch"]
     repository, _ = wire.writable(request)
     if branch == "main":
@@ -56,6 +56,7 @@ def delete_branch(request: Request) -> Response:
 
 
 def delete_tag(request: Request) -> Response:
+    """The tag alone; what it named stays."""
     repository, _ = wire.writable(request)
     repository.remove_ref("tags", request.path_params["revision"])
     return JSONResponse({})
@@ -65,6 +66,11 @@ def _add(request: Request, group: str, name: Any, *, at: str) -> Response:
     repository, _ = wire.writable(request)
     repository.add_ref(group, name, commit=repository.resolve(at))
     return JSONResponse({})
+
+
+def _listed(known: dict[str, dict[str, str]], group: str, prefix: str) -> list[dict[str, str]]:
+    rows = sorted(known[group].items())
+    return [{"name": name, "ref": f"refs/{prefix}/{name}", "targetCommit": commit} for name, commit in rows]
 
 
 def _described(commit: Commit) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from app.local.hub.git import File, lfs_fields
 
 
 def whoami(request: Request) -> Response:
+    """The user behind the token."""
     caller = wire.caller_of(request)
     if caller is None:
         raise HubError(401, wire.BAD_TOKEN)
@@ -23,6 +24,7 @@ def whoami(request: Request) -> Response:
 
 
 async def create(request: Request) -> Response:
+    """A new model or dataset repository."""
     body = await wire.json_of(request)
     caller, kind, repo_id = await run_in_threadpool(_named, request, body)
     private = body.get("visibility") == "private" or body.get("private") is True
@@ -40,6 +42,7 @@ async def create(request: Request) -> Response:
 
 
 async def delete(request: Request) -> Response:
+    """The repository and all in it."""
     body = await wire.json_of(request)
     _, kind, repo_id = await run_in_threadpool(_named, request, body)
     store = wire.store_of(request)
@@ -74,11 +77,13 @@ async def grant(request: Request) -> Response:
 
 
 def auth_check(request: Request) -> Response:
+    """Whether the caller may open the files."""
     wire.readable(request, contents=True)
     return JSONResponse({})
 
 
 def auth_check_write(request: Request) -> Response:
+    """Whether the caller may commit."""
     wire.writable(request)
     return JSONResponse({})
 
@@ -95,7 +100,8 @@ def info(request: Request) -> Response:
         "_id": repository.id, "id": repository.id, "modelId": repository.id, "author": repository.namespace,
         "sha": commit, "private": settings["private"], "gated": settings["gated"], "disabled": False, "downloads": 0,
         "likes": 0, "createdAt": settings["created"], "lastModified": repository.commit(commit).date,
-        "tags": card.tags(data), "siblings": [_sibling(path, file, blobs=blobs) for path, file in sorted(files.items())],
+        "tags": card.tags(data),
+        "siblings": [_sibling(path, file, blobs=blobs) for path, file in sorted(files.items())],
         **({"cardData": data} if data else {}),
     }  # fmt: skip
     return JSONResponse(found)

@@ -20,9 +20,10 @@ from app.local.hub.errors import HubError, entry_not_found, repo_not_found, revi
 from app.local.hub.git import File
 
 # what huggingface.co writes into a new model's .gitattributes
-LFS_SUFFIXES = tuple(
-    "7z arrow bin bz2 ckpt ftz gz h5 joblib lfs.* mlmodel model msgpack npy npz onnx ot parquet pb pickle pkl pt pth rar "
-    "safetensors tar tflite tgz wasm xz zip zst".split()
+LFS_SUFFIXES = (
+    *("7z", "arrow", "bin", "bz2", "ckpt", "ftz", "gz", "h5", "joblib", "lfs.*", "mlmodel", "model", "msgpack", "npy"),
+    *("npz", "onnx", "ot", "parquet", "pb", "pickle", "pkl", "pt", "pth", "rar", "safetensors", "tar", "tflite", "tgz"),
+    *("wasm", "xz", "zip", "zst"),
 )
 _ATTRIBUTES = "".join(f"*.{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in LFS_SUFFIXES).encode()
 _LFS_NAME = re.compile(r".*\.(" + "|".join(s.replace(".*", r"\..*") for s in LFS_SUFFIXES) + ")|.*tfevents.*")
@@ -144,7 +145,10 @@ class Repository:
         return file
 
     def write_commit(self, changes: Sequence[Change], *, head: Head) -> Commit:
-        """Apply changes on top of a branch: all or nothing. Raises `HubError` 412 if the parent is no longer its head."""
+        """Apply changes on top of a branch, all or nothing.
+
+        Raises `HubError` 412 where the parent is no longer the branch's head, 404 for deleting what is not there.
+        """
         with self._lock():
             refs = self.refs()
             current = refs["branches"].get(head.branch)

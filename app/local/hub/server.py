@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
@@ -30,7 +30,7 @@ def create_hub(store: HubStore, *, options: Options) -> ASGIApp:
     """The Hub over a store, as an ASGI application."""
     app = Starlette(
         routes=[*repos.ROUTES, *files.ROUTES, *refs.ROUTES, *commits.ROUTES, *lfs.ROUTES],
-        exception_handlers={HubError: _refuse, HTTPException: _refuse_route},
+        exception_handlers={HubError: _refuse, HTTPException: _refuse_route, ClientDisconnect: _gone},
         lifespan=_lifespan,
     )
     app.router.redirect_slashes = False
@@ -47,11 +47,15 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
     yield
 
 
-def _refuse(request: Request, error: Exception) -> Response:
+def _refuse(_: Request, error: Exception) -> Response:
     assert isinstance(error, HubError)
     return JSONResponse({"error": error.message}, error.status, headers=error.headers)
 
 
-def _refuse_route(request: Request, error: Exception) -> Response:
+def _refuse_route(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
+
+
+def _gone(_: Request, __: Exception) -> Response:
+    return Response(status_code=400)  # to nobody: the client left in the middle of its body

@@ -52,6 +52,8 @@ class Rest(Segment):
 
 
 class Kind(Segment):
+    """Models or datasets."""
+
     regex = "|".join(KINDS)
 
 
@@ -61,11 +63,13 @@ register_url_convertor("kind", Kind())
 
 
 def store_of(request: Request) -> HubStore:
+    """The store behind the application."""
     store: HubStore = request.app.state.store
     return store
 
 
 def page_size_of(request: Request) -> int:
+    """How many rows one page has."""
     size: int = request.app.state.page_size
     return size
 
@@ -119,7 +123,8 @@ def writer_of(request: Request, *, namespace: str) -> Caller:
 def _require_grant(repository: Repository, caller: Caller | None) -> None:
     settings = repository.settings()
     if settings["gated"] and (caller is None or caller.name not in settings["granted"]):
-        said = f"Access to {repository.kind.removesuffix('s')} {repository.id} is restricted and you are not in the list."
+        kind = repository.kind.removesuffix("s")
+        said = f"Access to {kind} {repository.id} is restricted and you are not in the authorized list."
         raise HubError(403 if caller else 401, said, code="GatedRepo")
 
 
@@ -139,6 +144,7 @@ async def json_of(request: Request) -> dict[str, Any]:
 
 
 def json_object(text: bytes) -> dict[str, Any]:
+    """One JSON object. Raises `HubError` 400."""
     try:
         value = json.loads(text)
     except ValueError:
@@ -174,6 +180,7 @@ def paged(request: Request, rows: list[Item], *, offset: int, more: bool) -> Res
 
 
 def offset_of(request: Request) -> int:
+    """Where this page begins. Raises `HubError` 400 for a cursor that we did not write."""
     cursor = request.query_params.get("cursor", "0")
     if not cursor.isdecimal() or len(cursor) > 9:
         raise HubError(400, f"Invalid cursor: {cursor!r}")
