@@ -1,17 +1,20 @@
 """What the supervisor does in one attempt: resolve, download, have the child compute, publish."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from app.errors import Code, SpearError
-from app.hub.access import check_read, check_write
-from app.hub.client import Hub
-from app.hub.download import fetch
-from app.hub.pins import Pin, pin
+from app.hub.blobs import BlobCache
+from app.hub.client import Hub, Hubs, connect
+from app.hub.download import Stopped, fetch
+from app.hub.inspect import Head
+from app.hub.preflight import Preflight, preflight
 from app.jobs.changes import NewEvent
 from app.jobs.database import Database
-from app.jobs.keys import Caller, Keys
+from app.jobs.keys import Keys
 from app.jobs.leases import Lease, Leases
 from app.jobs.spectra import Spectra
 from app.jobs.tables import Job
@@ -23,6 +26,8 @@ from worker.pipeline.task import Input, Task
 from worker.progress import Progress
 from worker.publishing import Publication
 from worker.workspace import Workspace
+
+WEIGHTS = ".safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +46,120 @@ class Run:
 
     def make(self) -> dict[str, Any]:
         """The job's result."""
-        published = self.publication.reconcile()
-        if published:
-            return published
-        self.workspace.create()
-        recipe = parse_recipe(self.job.recipe)
-        pins = self._resolve(recipe)
-        inputs = self._download(pins)
-        summary = self._compute(recipe, inputs)
-        self._keep_documents()
-        return self.publication.publish(recipe.target, self.workspace.output, summary=summary)
+        with _connected(self.settings) as hubs:
+            published = self.publication.reconcile(hubs.service)
+            if published:
+                return published
+            self.workspace.create()
+            recipe = parse_recipe(self.job.recipe)
+            checked = self._resolve(recipe, hubs)
+            inputs = self._download(checked.heads, hubs.service)
+            summary = self._compute(recipe, inputs, warnings=checked.warnings)
+            self._keep_documents()
+            self.heartbeat.check()
+            return self.publication.publish(hubs.service, self.workspace.output, summary=summary)
+
+    def _resolve(self, recipe: Recipe, hubs: Hubs) -> Preflight:
+        """The same checks as before queueing, on the pinned commits: grants and access may have been taken away."""
+        self.progress.begin("resolving")
+        caller = Keys(self.database, secret=b"").grants(self.job.key_id)
+        if caller is None:
+            raise SpearError(Code.READ_NOT_GRANTED, "the API key that submitted the job is no longer valid")
+        resolved = self.job.resolved
+        commits = [resolved["base"]["commit"], *(expert["commit"] for expert in resolved["experts"])]
+        return preflight(
+            recipe, hubs=hubs, settings=self.settings, reads=caller.reads, writes=caller.writes, commits=commits
+        )
+
+    def _download(self, heads: tuple[Head, ...], hub: Hub) -> tuple[Input, ...]:
+        """Every input's files in the job's directory, verified."""
+        total = sum(file.size for head in heads for file in head.files)
+        self.progress.begin("downloading", total=total, unit="bytes")
+        cache = BlobCache(self.workspace.cache, max_bytes=self.settings.cache_max_bytes)
+        done = 0
+
+        def brought(count: int) -> None:
+            nonlocal done
+            done += count
+            self.heartbeat.progressed()
+            self.progress.step(done=done)
+
+        inputs = []
+        for number, head in enumerate(heads):
+            inputs.append(self._fetch(head, number=number, hub=hub, cache=cache, brought=brought))
+        return tuple(inputs)
+
+    def _fetch(self, head: Head, *, number: int, hub: Hub, cache: BlobCache, brought: Any) -> Input:
+        pin, into = head.pin, self.workspace.input(number)
+        try:
+            digests = fetch(
+                hub, pin, head.files, cache=cache, into=into, progress=brought, stop=self.heartbeat.stopping,
+                workers=self.settings.download_workers,
+            )
+        except Stopped:
+            self.heartbeat.check()
+            raise
+        for path, digest in sorted(digests.items()):
+            data = {"repo": pin.repo, "file": path, "digest": digest}
+            self.progress.add(NewEvent(type="file.downloaded", stage="downloading", data=data))
+        return Input(
+            repo=pin.repo, revision=pin.revision, commit=pin.commit, license=pin.license, path=into, digests=digests
+        )
+
+    def _compute(self, recipe: Recipe, inputs: tuple[Input, ...], *, warnings: tuple[str, ...]) -> dict[str, Any]:
+        """Everything that touches weights, in the child."""
+        spectra = Spectra(self.database, max_bytes=self.settings.spectra_max_bytes)
+        self._write_spectra(spectra, inputs)
+        task = Task(
+            job_id=self.job.id, attempt=self.job.attempt, recipe=recipe, inputs=inputs, work_dir=self.workspace.path,
+            spectra=self.workspace.spectra, device=self.settings.device, threads=self.settings.compute_threads,
+            warnings=warnings,
+        )
+        self.workspace.task.write_text(task.model_dump_json())
+        return run_child(
+            self.workspace.task, threads=self.settings.compute_threads, check=self.heartbeat.check,
+            hear=lambda message: self._hear(message, spectra),
+        )
+
+    def _write_spectra(self, spectra: Spectra, inputs: tuple[Input, ...]) -> None:
+        digests = sorted({digest for one in inputs for path, digest in one.digests.items() if path.endswith(WEIGHTS)})
+        with self.workspace.spectra.open("w") as lines:
+            for record in spectra.find(digests):
+                lines.write(json.dumps(record) + "\n")
+
+    def _hear(self, message: dict[str, Any], spectra: Spectra) -> None:
+        """One message of the child: into progress, events, or the cache."""
+        self.heartbeat.progressed()
+        kind = message.pop("kind")
+        if kind == "stage":
+            self.progress.begin(message["name"], total=message["total"], unit=message["unit"])
+        elif kind == "step":
+            done = message.pop("done")
+            event = NewEvent(type=f"{self.progress.stage}.step", stage=self.progress.stage, data=message)
+            self.progress.step(done=done, event=event)
+        elif kind == "spectrum":
+            spectra.add([message["record"]])
+        elif kind == "warning":
+            self.progress.add(
+                NewEvent(type="merge.warning", level="warning", stage=self.progress.stage, data=message)
+            )
+
+    def _keep_documents(self) -> None:
+        """The evidence into the database, before anything is published."""
+        self.progress.close()
+        report = json.loads((self.workspace.path / "report.json").read_text())
+        report["costs"]["stages"] = {name: round(spent, 3) for name, spent in self.progress.seconds.items()}
+        manifest = json.loads((self.workspace.output / "merge_manifest.json").read_text())
+        self.leases.put_documents(
+            self.lease, {"scores": {"data": report["scores"]}, "report": report, "manifest": manifest}
+        )
+
+
+@contextmanager
+def _connected(settings: Settings) -> Iterator[Hubs]:
+    hubs = connect(settings)
+    try:
+        yield hubs
+    finally:
+        hubs.anonymous.close()
+        hubs.service.close()

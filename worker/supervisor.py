@@ -17,6 +17,7 @@ from app.logs import redact
 from app.settings import Settings
 from worker.heartbeat import Heartbeat, Reason, StoppedError
 from worker.progress import Progress
+from worker.publishing import Publication
 from worker.run import Run
 from worker.workspace import Workspace
 
@@ -56,22 +57,29 @@ class _Attempt:
     ) -> None:
         self._job = job
         self._settings = settings
-        self._database = database
         self._leases = leases
         self._lease = Lease(job_id=job.id, token=job.lease_token)
-        self._draining = draining
         self._workspace = Workspace(settings.home, job.id)
         self._progress = Progress(leases, self._lease)
+        self._heartbeat = Heartbeat(
+            leases, self._lease, lease_seconds=settings.lease_seconds, stall_seconds=settings.stall_seconds,
+            draining=draining,
+        )
+        self._publication = Publication(
+            job, lease=self._lease, leases=leases, settings=settings, progress=self._progress,
+            heartbeat=self._heartbeat, abandon=self._abandon,
+        )
+        self._run = Run(
+            job=job, lease=self._lease, leases=leases, database=database, settings=settings,
+            workspace=self._workspace, progress=self._progress, heartbeat=self._heartbeat,
+            publication=self._publication,
+        )
 
     def make(self) -> None:
         """Run the stages and settle; whatever goes wrong ends in a state that the job's row tells."""
-        heartbeat = Heartbeat(
-            self._leases, self._lease, lease_seconds=self._settings.lease_seconds,
-            stall_seconds=self._settings.stall_seconds, draining=self._draining,
-        )
-        with heartbeat:
+        with self._heartbeat:
             try:
-                result = self._run(heartbeat).make()
+                result = self._run.make()
                 self._progress.close()
                 self._end(Status.SUCCEEDED, result=result)
             except StoppedError as stop:
@@ -84,11 +92,12 @@ class _Attempt:
                 log.exception("attempt.crashed", job=self._job.id)
                 self._failed(SpearError(Code.INTERNAL_ERROR, f"the worker failed: {type(error).__name__}"))
 
-    def _run(self, heartbeat: Heartbeat) -> Run:
-        return Run(
-            self._job, lease=self._lease, leases=self._leases, database=self._database, settings=self._settings,
-            workspace=self._workspace, progress=self._progress, heartbeat=heartbeat,
-        )
+    def _abandon(self) -> None:
+        """Settle although the main thread is busy in an upload; the process ends right after."""
+        try:
+            self._heartbeat.check()
+        except StoppedError as stop:
+            self._stopped(stop.reason)
 
     def _stopped(self, reason: Reason) -> None:
         if reason is Reason.CANCELLED:
@@ -103,19 +112,11 @@ class _Attempt:
     def _failed(self, error: SpearError) -> None:
         view = self._view(error)
         log.warning("attempt.failed", job=self._job.id, code=error.code, message=view["message"])
-        attempts_left = self._job.attempt < self._job.max_attempts
-        if error.code in RETRIED and (attempts_left or self._in_publishing(error)):
+        again = error.code in RETRIED and self._job.attempt < self._job.max_attempts
+        if again or self._publication.uncertain:
             self._leases.hand_back(self._lease, error=view, delay_seconds=min(60, 2**self._job.attempt))
         else:
             self._end(Status.FAILED, error=view)
-
-    def _in_publishing(self, error: SpearError) -> bool:
-        """Once a publish is recorded, only what was read from the Hub may end the job."""
-        return error.code is Code.HUB_UNAVAILABLE and (self._job.publishing is not None or self._run_published)
-
-    @property
-    def _run_published(self) -> bool:
-        return self._progress.stage == "publishing"
 
     def _end(self, status: Status, **values: Any) -> None:
         self._leases.settle(self._lease, status, **values)

@@ -68,6 +68,12 @@ class Leases:
         with self._database.transaction() as session:
             return Status(_owned(session.scalars(statement).one_or_none()))
 
+    def check(self, lease: Lease) -> None:
+        """Raises `LeaseLostError` unless the lease is ours and has not run out."""
+        statement = select(Job.id).where(Job.id == lease.job_id, *_fence(lease), Job.lease_until > NOW)
+        with self._database.transaction() as session:
+            _owned(session.scalars(statement).one_or_none())
+
     def look(self, lease: Lease) -> Status:
         """The job's status, without a write."""
         statement = select(Job.status).where(Job.id == lease.job_id, *_fence(lease))
