@@ -20,7 +20,8 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 COMPANIONS = (
     CONFIG, "generation_config.json", TOKENIZER_CONFIG, "tokenizer.json", "special_tokens_map.json",
     "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "*.model", "*.tiktoken", "chat_template.*",
-    "preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json", "LICENSE*", "NOTICE*", "README.md",
+    "preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json",
+    "LICENSE*", "NOTICE*", "README.md",
 )  # fmt: skip
 """Patterns of the files that go with the weights, at the top of a repository."""
 
