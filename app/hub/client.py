@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -22,7 +23,6 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # noqa: E402 
     build_hf_headers,
     get_session,
     hf_raise_for_status,
-    paginate,
 )
 
 from app.errors import Code, SpearError  # noqa: E402
@@ -110,9 +110,10 @@ class Hub:
 
     def commits(self, repo: str, revision: str) -> Iterator[tuple[str, str]]:
         """Commits from the newest on, as (oid, whole message); pages are asked for as they are needed."""
-        path = f"{self.endpoint}/api/models/{repo}/commits/{quote(revision, safe='')}"
-        with self.calling(repo=repo, revision=revision):
-            for item in paginate(path, params={}, headers=self._headers, timeout=self.timeout_seconds):
+        url = f"{self.endpoint}/api/models/{repo}/commits/{quote(revision, safe='')}"
+        while url.startswith(f"{self.endpoint}/"):  # the credential goes to no other place
+            page, url = self._reading(partial(self._page, url), repo=repo, revision=revision)
+            for item in page:
                 yield item["id"], f"{item['title']}\n\n{item['message']}"
 
     def create_repo(self, repo: str, *, private: bool) -> None:
@@ -193,6 +194,12 @@ class Hub:
                 if len(found) >= size:
                     break
         return bytes(found[:size])
+
+    def _page(self, url: str) -> tuple[list[dict[str, Any]], str]:
+        """One page of a list, and the address of the next."""
+        reply = get_session().get(url, headers=self._headers)
+        hf_raise_for_status(reply)
+        return reply.json(), reply.links.get("next", {}).get("url", "")
 
     def _account(self) -> dict[str, Any]:
         if self.anonymous:
