@@ -6,7 +6,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi, HfFileSystem
+from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi, HfFileSystem, hf_hub_url
 from huggingface_hub.errors import (
     BadRequestError,
     HfHubHTTPError,
@@ -14,6 +14,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import build_hf_headers, get_session
 
 from tests.fixtures.hub import LocalHub
 
@@ -80,17 +81,18 @@ def test_datasets_are_apart_from_models(api: HfApi, repo: str):
 def test_upload_and_information(api: HfApi, repo: str):
     weights = safetensors(os.urandom(4096))
     first = api.upload_file(path_or_fileobj=b'{"a": 1}', path_in_repo="config.json", repo_id=repo).oid
-    second = commit(api, repo, {"sub/model.safetensors": weights}, commit_message="Weights", commit_description="Why: b")
+    said = {"commit_message": "Weights", "commit_description": "Why: b"}
+    second = commit(api, repo, {"sub/model.safetensors": weights}, **said)
     info = api.model_info(repo, files_metadata=True)
     assert info.sha == second
     sizes = {file.rfilename: (file.size, file.lfs.sha256 if file.lfs else None) for file in info.siblings or ()}
     assert sizes["config.json"] == (8, None)
     assert sizes["sub/model.safetensors"] == (len(weights), CommitOperationAdd("x", weights).upload_info.sha256.hex())
-    assert {file.rfilename for file in api.model_info(repo, revision=first).siblings or ()} == {".gitattributes", "config.json"}
-    said = api.list_repo_commits(repo)
-    assert [entry.commit_id for entry in said[:2]] == [second, first]
-    assert (said[0].title, said[0].message, said[0].authors) == ("Weights", "Why: b", [info.author])
-    assert said[-1].title == "initial commit"
+    assert paths(api, repo, revision=first) == {"config.json"}
+    history = api.list_repo_commits(repo)
+    assert [entry.commit_id for entry in history[:2]] == [second, first]
+    assert (history[0].title, history[0].message, history[0].authors) == ("Weights", "Why: b", [info.author])
+    assert history[-1].title == "initial commit"
 
 
 def test_the_card_is_read_and_checked(api: HfApi, repo: str):
@@ -210,9 +212,6 @@ def test_snapshot_download(api: HfApi, repo: str, tmp_path: Path, revision: str)
 
 
 def test_ranges(local_hub: LocalHub, api: HfApi, repo: str):
-    from huggingface_hub import hf_hub_url
-    from huggingface_hub.utils import build_hf_headers, get_session
-
     content = os.urandom(3_000_000)
     commit(api, repo, {"w.safetensors": content})
     url = hf_hub_url(repo, "w.safetensors", endpoint=local_hub.endpoint)

@@ -45,7 +45,10 @@ def test_an_lfs_file_is_a_pointer_in_git():
 
 @pytest.mark.parametrize(
     "path",
-    ["", "/etc/passwd", "../x", "a/../b", "a//b", "./a", "a/.", "a\0b", "a\\b", "a\nb", ".git/config", "a/.GIT/x", "a" * 300],
+    [
+        "", "/etc/passwd", "../x", "a/../b", "a//b", "./a", "a/.", "a\0b", "a\\b", "a\nb", ".git/config", "a/.GIT/x",
+        "a" * 300, "a/" * 501 + "a",
+    ],
 )  # fmt: skip
 def test_paths_that_could_leave_the_repository_are_refused(path: str):
     with pytest.raises(HubError):
@@ -57,12 +60,16 @@ def test_ordinary_paths_are_accepted(path: str):
     assert names.require_path(path) == path
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "-a", "a-", "a..b", "a--b", "x.git", "a\0", "é", "a" * 97, "_lfs"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a/b", "-a", "a-", "a..b", "a--b", "x.git", "a\0", "é", "a" * 97, "_lfs"]
+)
 def test_names_that_are_no_repository_names_are_refused(name: str):
     assert not names.is_name(name)
 
 
-@pytest.mark.parametrize("name", ["", "/a", "a/", "a//b", "a/../b", "a.lock", "a b", "-x", ".x", "a/.x", "0" * 40, "a\n"])
+@pytest.mark.parametrize(
+    "name", ["", "/a", "a/", "a//b", "a/../b", "a.lock", "a b", "-x", ".x", "a/.x", "0" * 40, "a\n"]
+)
 def test_reference_names_are_strict(name: str):
     with pytest.raises(HubError):
         names.require_ref(name)
@@ -77,7 +84,8 @@ def test_ordinary_reference_names_are_accepted(name: str):
     ("path", "size", "lfs"),
     [
         ("model.safetensors", 8, True), ("a/b.bin", 8, True), ("saved_model/lfs.x.y", 1, False), ("a.lfs.x", 1, True),
-        ("events.out.tfevents.1", 1, True), ("config.json", 10 * 1024 * 1024, False), ("t.json", 10 * 1024 * 1024 + 1, True),
+        ("events.out.tfevents.1", 1, True), ("config.json", 10 * 1024 * 1024, False),
+        ("t.json", 10 * 1024 * 1024 + 1, True),
         ("README.md", 5, False), ("bin", 5, False),
     ],
 )  # fmt: skip

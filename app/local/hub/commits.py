@@ -72,7 +72,8 @@ def _head(header: dict[str, Any], *, branch: str, author: str) -> Head:
 
 
 def _change(repository: Repository, key: Any, value: dict[str, Any]) -> Change:
-    path = names.require_path(str(value.get("path", "")).removesuffix("/"))
+    path = value.get("path")
+    path = names.require_path(path.removesuffix("/") if isinstance(path, str) else path)
     if key == "file":
         return path, repository.add_blob(_decoded(value))
     if key == "lfsFile":

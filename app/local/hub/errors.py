@@ -8,14 +8,22 @@ class HubError(Exception):
         super().__init__(message)
         self.status = status
         self.message = message
-        # a header is one line of latin-1
-        line = " ".join(message.split()).encode("ascii", "replace").decode()
+        # a header is one line of printable ASCII
+        line = "".join(letter if " " <= letter <= "~" else "?" for letter in message)
         self.headers = {"X-Error-Message": line, **({"X-Error-Code": code} if code else {}), **(headers or {})}
 
 
 def repo_not_found() -> HubError:
     """What somebody with a token hears of a repository that is missing or hidden from them."""
     return HubError(404, "Repository not found", code="RepoNotFound")
+
+
+def unknown_caller() -> HubError:
+    """What a stranger hears of a repository that is missing or private, or may not be written.
+
+    huggingface.co leaves the code out, and the client infers it from the 401, but from https addresses only.
+    """
+    return HubError(401, "Invalid username or password.", code="RepoNotFound")
 
 
 def revision_not_found(revision: str) -> HubError:

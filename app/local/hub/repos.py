@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 from app.local.hub import card, names, wire
 from app.local.hub.accounts import Caller
-from app.local.hub.errors import HubError, repo_not_found
+from app.local.hub.errors import HubError, repo_not_found, unknown_caller
 from app.local.hub.git import File, lfs_fields
 
 
@@ -109,7 +109,7 @@ def info(request: Request) -> Response:
 
 def missing(request: Request) -> Response:
     """Names without a namespace: this Hub has none of them."""
-    raise repo_not_found() if wire.caller_of(request) else HubError(401, "Invalid username or password.")
+    raise repo_not_found() if wire.caller_of(request) else unknown_caller()
 
 
 async def validate_card(request: Request) -> Response:

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.local.hub.accounts import Caller
-from app.local.hub.errors import HubError, repo_not_found
+from app.local.hub.errors import HubError, repo_not_found, unknown_caller
 from app.local.hub.names import KINDS
 from app.local.hub.repository import Repository
 from app.local.hub.store import HubStore
@@ -96,7 +96,7 @@ def readable(request: Request, *, contents: bool = False) -> Repository:
     repository = store_of(request).repository(place.get("kind", "models"), f"{place['namespace']}/{place['name']}")
     member = repository is not None and caller is not None and caller.belongs_to(repository.namespace)
     if repository is None or (repository.settings()["private"] and not member):
-        raise repo_not_found() if caller else HubError(401, "Invalid username or password.")
+        raise repo_not_found() if caller else unknown_caller()
     if contents and not member:
         _require_grant(repository, caller)
     return repository
@@ -112,7 +112,7 @@ def writer_of(request: Request, *, namespace: str) -> Caller:
     """The caller, who may write to the namespace. Raises `HubError` 401 or 403."""
     caller = caller_of(request)
     if caller is None:
-        raise HubError(401, "Invalid username or password.")
+        raise unknown_caller()
     if not caller.belongs_to(namespace):
         raise HubError(403, f'You don\'t have the rights to write to the namespace "{namespace}"')
     if caller.role != "write":
