@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import rankdata
 
-from worker.scores import Row, rank, unscored_row
+from worker.scores import Row, blank_row, parts, rank
 from worker.scores.ranking import percentiles
 
 numbers = st.one_of(st.floats(min_value=0, max_value=1e6), st.just(math.inf), st.sampled_from([0.0, 1.0, 2.0]))
@@ -16,7 +16,7 @@ numbers = st.one_of(st.floats(min_value=0, max_value=1e6), st.just(math.inf), st
 
 def row(name: str, **scores: Any) -> Row:
     plain = {"snr": 1.0, "swci": 0.1, "svdr": 0.1, "relative_change": 0.01, "infinite": []}
-    return Row(**{**unscored_row(name, shape=(4, 8), nbytes=64), **plain, **scores})  # type: ignore[typeddict-item]
+    return Row(**{**blank_row(parts(name, shape=(4, 8), config={})[0], itemsize=2), **plain, **scores})  # type: ignore[typeddict-item]
 
 
 @given(st.lists(numbers, min_size=2, max_size=30))

@@ -7,15 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.scores import Row, Selection, choose, unscored_row
+from worker.scores import Row, Selection, blank_row, choose, parts
 from worker.scores.selection import Rules
 
 TYPES = ("q", "v", "up")
 
 
+def blank(name: str, *, shape: tuple[int, ...]) -> Row:
+    return blank_row(parts(name, shape=shape, config={})[0], itemsize=2)
+
+
 def row(name: str, *, score: float = 0.5, change: float = 0.01, size: int = 32) -> Row:
-    blank = unscored_row(name, shape=(size // 4, 4), nbytes=2 * size)
-    return Row(**{**blank, "score": score, "relative_change": change})  # type: ignore[typeddict-item]
+    return Row(**{**blank(name, shape=(size // 4, 4)), "score": score, "relative_change": change})  # type: ignore[typeddict-item]
 
 
 def model(scores: dict[str, list[float]], *, size: int = 32) -> list[Row]:
@@ -105,7 +108,7 @@ def test_identical_tensors_are_never_restored() -> None:
 
 def test_patterns_include_and_exclude_before_the_ranking_counts() -> None:
     rows = model({"q": [0.9, 0.8, 0.1, 0.0]})
-    norm = unscored_row("model.norm.weight", shape=(4,), nbytes=8)
+    norm = blank("model.norm.weight", shape=(4,))
     rules = Rules(share=0.5, include=("*.3.*", "model.norm.*", "*.0.*"), exclude=("*.0.*",), t=0.25)
     outcome = choose(rows, others=[norm], rules=rules)
     reasons = {r["name"]: r["reason"] for r in outcome.rows}
@@ -137,8 +140,8 @@ def test_blocks_are_restored_whole_by_their_mean_weighted_by_parameters() -> Non
 
 def test_shares_count_the_whole_model_and_always_show_embedding_and_head() -> None:
     others = [
-        unscored_row("model.embed_tokens.weight", shape=(16, 4), nbytes=128),
-        unscored_row("model.norm.weight", shape=(4,), nbytes=8),
+        blank("model.embed_tokens.weight", shape=(16, 4)),
+        blank("model.norm.weight", shape=(4,)),
     ]
     told = choose(model({"q": [1.0, 0.0]}), others=others, rules=Rules(share=0.5)).shares
     model_parameters = 2 * 32 + 64 + 4

@@ -15,7 +15,7 @@ from app.errors import Code, SpearError
 from app.recipes.methods.spear import SpearParameters
 from worker.checkpoints.reader import Checkpoint
 from worker.pipeline.task import Input, Reporter, Task
-from worker.scores import Row, make_row, rank, squared_norms, unscored_row, wanted
+from worker.scores import Part, Row, blank_row, make_row, parts, rank, squared_norms, wanted
 from worker.spectra import SpectrumKey, flops, from_record, singular_values, to_record
 
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
@@ -40,9 +40,9 @@ class _Side:
     source: Input
     checkpoint: Checkpoint
 
-    def key(self, name: str, *, device: str) -> SpectrumKey:
-        digest = self.source.digests[self.checkpoint.tensors[name].file]
-        return SpectrumKey(digest=digest, tensor=name, device_class=device)
+    def key(self, part: Part, *, device: str) -> SpectrumKey:
+        digest = self.source.digests[self.checkpoint.tensors[part.tensor].file]
+        return SpectrumKey(digest=digest, tensor=part.name, device_class=device)
 
 
 def score(task: Task, reporter: Reporter) -> Scores:
@@ -69,14 +69,14 @@ def _score_all(names: list[str], *, work: "_Work", reporter: Reporter) -> Scores
     reporter.stage("scoring", total=math.fsum(map(work.cost, names)), unit="flop")
     done = 0.0
     for name in names:
-        row, fresh = work.score(name)
+        rows, fresh = work.score(name)
         for record in fresh:
             reporter.spectrum(record)
-        outcome.rows.append(row)
+        outcome.rows.extend(rows)
         outcome.computed += len(fresh)
-        outcome.cached += 2 - len(fresh)
+        outcome.cached += 2 * len(rows) - len(fresh)
         done += work.cost(name)
-        reporter.step(done=done, name=name, cached=2 - len(fresh))
+        reporter.step(done=done, name=name, cached=2 * len(rows) - len(fresh))
     return outcome
 
 
@@ -111,29 +111,40 @@ class _Work:
     device: str
     known: dict[SpectrumKey, Tensor]
 
-    def cost(self, name: str) -> float:
-        shape = self.base.checkpoint.tensors[name].shape
-        missing = sum(side.key(name, device=self.device) not in self.known for side in (self.base, self.adapted))
-        return missing * flops(shape) + READING * math.prod(shape)
+    def parts(self, name: str) -> list[Part]:
+        return parts(name, shape=self.base.checkpoint.tensors[name].shape, config=self.base.checkpoint.config)
 
-    def score(self, name: str) -> tuple[Row, list[dict[str, Any]]]:
-        """The tensor's row, unranked, and the records of the spectra that were not known."""
+    def cost(self, name: str) -> float:
+        """Flops of a stored tensor: its spectra that are not known, and reading it."""
+        sides, every = (self.base, self.adapted), self.parts(name)
+        missing = [part for part in every for side in sides if side.key(part, device=self.device) not in self.known]
+        return math.fsum(flops(part.shape) for part in missing) + READING * sum(math.prod(p.shape) for p in every)
+
+    def score(self, name: str) -> tuple[list[Row], list[dict[str, Any]]]:
+        """The rows of a stored tensor's matrices, unranked, and the records of the spectra that were not known."""
         pair = [side.checkpoint.read(name).to(self.device) for side in (self.base, self.adapted)]
+        rows, fresh = [], []
+        for part in self.parts(name):
+            row, new = self._score_part(part, pair=[part.cut(tensor) for tensor in pair])
+            rows.append(row)
+            fresh.extend(new)
+        return rows, fresh
+
+    def _score_part(self, part: Part, *, pair: list[Tensor]) -> tuple[Row, list[dict[str, Any]]]:
         base_square, adapted_square, delta_square = squared_norms(*pair)
-        _refuse_nonfinite(name, norms=(base_square, adapted_square), sides=(self.base, self.adapted))
-        spectra, fresh = self._spectra(name, pair=pair)
-        info = self.adapted.checkpoint.tensors[name]
+        _refuse_nonfinite(part.tensor, norms=(base_square, adapted_square), sides=(self.base, self.adapted))
+        spectra, fresh = self._spectra(part, pair=pair)
         row = make_row(
-            unscored_row(name, shape=tuple(info.shape), nbytes=info.nbytes),
-            base=spectra[0], adapted=spectra[1], base_norm=math.sqrt(base_square), delta_norm=math.sqrt(delta_square),
-            estimator=self.method.snr, reference=self.method.snr_reference, variant=self.method.svdr,
+            blank_row(part, itemsize=pair[1].element_size()), base=spectra[0], adapted=spectra[1],
+            base_norm=math.sqrt(base_square), delta_norm=math.sqrt(delta_square), estimator=self.method.snr,
+            reference=self.method.snr_reference, variant=self.method.svdr,
         )  # fmt: skip
         return row, fresh
 
-    def _spectra(self, name: str, *, pair: list[Tensor]) -> tuple[list[Tensor], list[dict[str, Any]]]:
+    def _spectra(self, part: Part, *, pair: list[Tensor]) -> tuple[list[Tensor], list[dict[str, Any]]]:
         spectra, fresh = [], []
         for side, matrix in zip((self.base, self.adapted), pair, strict=True):
-            key = side.key(name, device=self.device)
+            key = side.key(part, device=self.device)
             values = self.known.get(key)
             if values is None or values.numel() != min(matrix.shape):
                 values = singular_values(matrix)

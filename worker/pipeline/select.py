@@ -2,26 +2,33 @@
 
 from collections.abc import Sequence
 
+from app.hub.headers import TensorInfo
 from worker.checkpoints.reader import Checkpoint
 from worker.pipeline.score import parameters
 from worker.pipeline.task import Task
-from worker.scores import Row, Selection, choose, unscored_row
+from worker.scores import Part, Row, Selection, blank_row, choose, place
 from worker.scores.selection import Rules
 
 
 def select(task: Task, rows: Sequence[Row]) -> Selection:
     """Apply the recipe's policy to the ranked `rows`; the model's other tensors count in the shares."""
     method = parameters(task)
-    scored = {row["name"] for row in rows}
+    scored = {row["tensor"] for row in rows}
     with Checkpoint.open(task.experts[0].path) as checkpoint:
         tensors = checkpoint.tensors
-    others = [
-        unscored_row(name, shape=tuple(info.shape), nbytes=info.nbytes)
-        for name, info in sorted(tensors.items())
-        if name not in scored
-    ]
+    others = [_blank(name, info=info) for name, info in sorted(tensors.items()) if name not in scored]
     rules = Rules(
         share=method.share, budget_bytes=method.budget_bytes, budget_parameters=method.budget_parameters, t=method.t,
         ranking=method.ranking, unit=method.unit, include=method.include, exclude=method.exclude,
     )  # fmt: skip
     return choose(rows, others=others, rules=rules)
+
+
+def _blank(name: str, *, info: TensorInfo) -> Row:
+    """The row of a tensor that is not scored."""
+    spot = place(name)
+    whole = Part(
+        name=name, tensor=name, unit=name, module_type=spot.module_type, layer=spot.layer, expert=spot.expert,
+        shape=info.shape, cut=lambda tensor: tensor,
+    )  # fmt: skip
+    return blank_row(whole, itemsize=info.nbytes // max(info.elements, 1))

@@ -2,18 +2,22 @@
 
 from worker.scores.change import relative_change, squared_norms, swci
 from worker.scores.modules import Place, place, wanted
+from worker.scores.parts import Part, parts
 from worker.scores.ranking import rank
-from worker.scores.rows import Row, make_row, unscored_row
+from worker.scores.rows import Row, blank_row, make_row
 from worker.scores.selection import Selection, choose
 from worker.scores.snr import snr
 from worker.scores.svdr import svdr
 
 __all__ = [
+    "Part",
     "Place",
     "Row",
     "Selection",
+    "blank_row",
     "choose",
     "make_row",
+    "parts",
     "place",
     "rank",
     "relative_change",
@@ -21,6 +25,5 @@ __all__ = [
     "squared_norms",
     "svdr",
     "swci",
-    "unscored_row",
     "wanted",
 ]

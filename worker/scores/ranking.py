@@ -16,10 +16,11 @@ def changed(row: Row) -> bool:
 
 
 def group_of(row: Row, *, ranking: str) -> str:
-    """The group in which a row is ranked. Embedding and head are always groups of their own."""
-    if ranking == "module_type" or row["module_type"] in {"embedding", "head"}:
-        return row["module_type"]
-    return "all"
+    """The group in which a row is ranked. Embedding, head and each type of expert are always groups of their own."""
+    kind = row["module_type"]
+    if row["expert"] is not None:
+        return f"{kind} of experts"
+    return kind if ranking == "module_type" or kind in {"embedding", "head"} else "all"
 
 
 def rank(rows: Sequence[Row], *, weights: Mapping[str, float], ranking: str = "module_type") -> list[Row]:

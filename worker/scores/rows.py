@@ -6,7 +6,7 @@ from typing import TypedDict
 from torch import Tensor
 
 from worker.scores.change import relative_change, swci
-from worker.scores.modules import place
+from worker.scores.parts import Part
 from worker.scores.snr import Estimator, snr
 from worker.scores.svdr import Variant, svdr
 from worker.spectra.mp import noise_edge
@@ -16,8 +16,13 @@ class Row(TypedDict):
     """Scores and fate of one tensor. A score that is infinite is null and named in `infinite`; it ranks above all."""
 
     name: str
+    tensor: str
+    """the stored tensor; `name` adds which part of it the row is about, where it holds several matrices"""
+    unit: str
+    """what is selected together with it"""
     module_type: str
     layer: int | None
+    expert: int | None
     shape: list[int]
     parameters: int
     nbytes: int
@@ -48,12 +53,13 @@ class Row(TypedDict):
 VARIANTS: tuple[Variant, ...] = ("drop", "abs", "nuclear", "rank", "signed")
 
 
-def unscored_row(name: str, *, shape: tuple[int, ...], nbytes: int) -> Row:
-    """The row of a tensor without scores, unselected (t = 1: the adapted model's)."""
-    spot = place(name)
+def blank_row(part: Part, *, itemsize: int) -> Row:
+    """The row of a matrix without scores yet, unselected (t = 1: the adapted model's); `itemsize` in bytes."""
+    size = math.prod(part.shape)
     return Row(
-        name=name, module_type=spot.module_type, layer=spot.layer, shape=list(shape), parameters=math.prod(shape),
-        nbytes=nbytes, snr=None, swci=None, svdr=None, relative_change=None, score=None, selected=False, t=1.0,
+        name=part.name, tensor=part.tensor, unit=part.unit, module_type=part.module_type, layer=part.layer,
+        expert=part.expert, shape=list(part.shape), parameters=size, nbytes=size * itemsize,
+        snr=None, swci=None, svdr=None, relative_change=None, score=None, selected=False, t=1.0,
         snr_mp_median=None, snr_spectrum=None, snr_adapted=None, svdr_drop=None, svdr_abs=None, svdr_nuclear=None,
         svdr_rank=None, svdr_signed=None, noise_edge=None, noise_edge_adapted=None, base_norm=None, delta_norm=None,
         infinite=[], reason="not scored",

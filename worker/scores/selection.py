@@ -34,7 +34,7 @@ class Selection:
 
     rows: list[Row]
     decisions: dict[str, float]
-    """t of every selected tensor; a tensor not in here is the adapted model's, byte for byte"""
+    """t of every selected tensor as it is stored; a tensor not in here is the adapted model's, byte for byte"""
     shares: dict[str, Any]
     """what is restored of the whole model and of each module type (see `shares`)"""
     warnings: list[str] = field(default_factory=list)
@@ -42,7 +42,7 @@ class Selection:
 
 @dataclass(frozen=True, kw_only=True)
 class _Unit:
-    """What is selected as a whole: a tensor, or all scored tensors of a block."""
+    """What is selected as a whole: a stored tensor, the experts of a layer, or all scored tensors of a block."""
 
     group: str
     name: str
@@ -59,19 +59,21 @@ def choose(rows: Sequence[Row], *, others: Sequence[Row] = (), rules: Rules) -> 
     Best score first, ties by name. A budget takes units in that order and stops at the first that does not fit, so a
     larger budget never drops anything. Tensors that match `exclude` are never restored, tensors that match `include`
     always, scored or not, outside share and budget; exclusion goes first. Unchanged tensors (see
-    `ranking.UNCHANGED`) are never restored. Patterns are shell-style (`fnmatch`) on the whole tensor name.
+    `ranking.UNCHANGED`) are never restored. Patterns are shell-style (`fnmatch`) on the stored tensor's whole name. A
+    stored tensor with several matrices is selected as a whole, and so are a layer's experts of one type, by the mean
+    score of their matrices weighted by size; the units of such kinds make ranking groups of their own.
     """
-    open_rows = [row for row in rows if not matches(row["name"], rules.exclude)]
-    candidates = [row for row in open_rows if not matches(row["name"], rules.include)]
-    ranked = {row["name"] for unit in _pick(candidates, rules=rules) for row in unit.rows if changed(row)}
-    forced = {row["name"] for row in _included([*rows, *others], rules=rules)}
+    open_rows = [row for row in rows if not matches(row["tensor"], rules.exclude)]
+    candidates = [row for row in open_rows if not matches(row["tensor"], rules.include)]
+    ranked = {row["tensor"] for unit in _pick(candidates, rules=rules) for row in unit.rows if changed(row)}
+    forced = {row["tensor"] for row in _included([*rows, *others], rules=rules)}
     fates = [_fate(row, ranked=ranked, forced=forced, rules=rules) for row in rows]
-    extra = [_fate(row, ranked=ranked, forced=forced, rules=rules) for row in others if row["name"] in forced]
-    left = [row for row in others if row["name"] not in forced]
+    extra = [_fate(row, ranked=ranked, forced=forced, rules=rules) for row in others if row["tensor"] in forced]
+    left = [row for row in others if row["tensor"] not in forced]
     final = [*fates, *extra]
     return Selection(
         rows=final,
-        decisions={row["name"]: row["t"] for row in final if row["selected"]},
+        decisions={row["tensor"]: row["t"] for row in final if row["selected"]},
         shares=shares([*final, *left]),
         warnings=_warnings([*final, *left], rules=rules),
     )
@@ -100,7 +102,8 @@ def _share(rows: list[Row]) -> dict[str, int | float]:
     chosen = [row for row in rows if row["selected"]]
     parameters, model = (sum(row["parameters"] for row in some) for some in (chosen, rows))
     return {
-        "tensors": len(chosen), "model_tensors": len(rows), "parameters": parameters, "model_parameters": model,
+        "tensors": len({row["tensor"] for row in chosen}), "model_tensors": len({row["tensor"] for row in rows}),
+        "parameters": parameters, "model_parameters": model,
         "bytes": sum(row["nbytes"] for row in chosen), "model_bytes": sum(row["nbytes"] for row in rows),
         "share": parameters / model if model else 0.0,
     }  # fmt: skip
@@ -133,37 +136,35 @@ def _within(units: list[_Unit], *, budget: int, key: Literal["parameters", "nbyt
 
 
 def _units(rows: Sequence[Row], *, rules: Rules) -> list[_Unit]:
-    """Tensors one by one, or the blocks, each with the mean score of its tensors weighted by their parameters."""
-    singles = [row for row in rows if rules.unit == "tensor" or row["layer"] is None]
-    layered = [row for row in rows if rules.unit == "block" and row["layer"] is not None]
-    layered.sort(key=lambda row: (row["layer"] or 0, row["name"]))
-    blocks = [tuple(members) for _, members in groupby(layered, key=lambda row: row["layer"])]
-    return [
-        *(
-            _Unit(group=group_of(row, ranking=rules.ranking), name=row["name"], score=row["score"] or 0.0, rows=(row,))
-            for row in singles
-        ),
-        *(_Unit(group="block", name=f"{b[0]['layer']:08d}", score=_block_score(b), rows=b) for b in blocks),
-    ]
+    """The rows by what is selected together: their `unit`, or their layer where blocks are asked for."""
+
+    def key(row: Row) -> str:
+        return f"{row['layer']:08d}" if rules.unit == "block" and row["layer"] is not None else row["unit"]
+
+    ordered = sorted(rows, key=lambda row: (key(row), row["name"]))
+    return [_unit(name, rows=tuple(members), rules=rules) for name, members in groupby(ordered, key=key)]
 
 
-def _block_score(rows: tuple[Row, ...]) -> float:
+def _unit(name: str, *, rows: tuple[Row, ...], rules: Rules) -> _Unit:
     weight = sum(row["parameters"] for row in rows)
-    return math.fsum((row["score"] or 0.0) * row["parameters"] for row in rows) / weight if weight else 0.0
+    score = math.fsum((row["score"] or 0.0) * row["parameters"] for row in rows) / weight if weight else 0.0
+    groups = sorted({group_of(row, ranking=rules.ranking) for row in rows})
+    block = rules.unit == "block" and rows[0]["layer"] is not None
+    return _Unit(group="block" if block else "+".join(groups), name=name, score=score, rows=rows)
 
 
 def _included(rows: Sequence[Row], *, rules: Rules) -> list[Row]:
     return [
         row
         for row in rows
-        if matches(row["name"], rules.include)
-        and not matches(row["name"], rules.exclude)
+        if matches(row["tensor"], rules.include)
+        and not matches(row["tensor"], rules.exclude)
         and (not is_scored(row) or changed(row))
     ]
 
 
 def _fate(row: Row, *, ranked: set[str], forced: set[str], rules: Rules) -> Row:
-    name = row["name"]
+    name = row["tensor"]
     chosen = name in ranked or name in forced
     if matches(name, rules.exclude):
         reason = "excluded"
@@ -182,7 +183,7 @@ def _warnings(rows: list[Row], *, rules: Rules) -> list[str]:
         f"method.{field}: the pattern {pattern!r} matches no tensor"
         for field, patterns in (("include", rules.include), ("exclude", rules.exclude))
         for pattern in patterns
-        if not any(matches(row["name"], (pattern,)) for row in rows)
+        if not any(matches(row["tensor"], (pattern,)) for row in rows)
     ]
     if not any(row["selected"] for row in rows):
         same = not any(is_scored(row) and changed(row) for row in rows)
