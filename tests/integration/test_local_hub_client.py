@@ -6,7 +6,14 @@ import struct
 from pathlib import Path
 
 import pytest
-from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi, HfFileSystem, hf_hub_url
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationCopy,
+    CommitOperationDelete,
+    HfApi,
+    HfFileSystem,
+    hf_hub_url,
+)
 from huggingface_hub.errors import (
     BadRequestError,
     HfHubHTTPError,
