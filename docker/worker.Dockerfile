@@ -23,6 +23,7 @@ RUN /opt/venv/bin/pip install --extra-index-url "${TORCH_INDEX}" "${TORCH}"
 COPY pyproject.toml README.md /srv/spear/
 COPY app /srv/spear/app
 COPY worker /srv/spear/worker
+COPY docker/worker_health.py /srv/spear/worker_health.py
 RUN /opt/venv/bin/pip install --no-deps --editable /srv/spear
 
 FROM base
@@ -37,5 +38,7 @@ ENV PATH=/opt/venv/bin:$PATH HOME=/tmp MPLCONFIGDIR=/tmp/matplotlib OMP_NUM_THRE
 USER 10001:10001
 WORKDIR /data
 VOLUME /data
+HEALTHCHECK --interval=30s --timeout=15s --start-period=60s --retries=3 \
+    CMD ["python", "/srv/spear/worker_health.py"]
 STOPSIGNAL SIGTERM
 CMD ["spear", "worker"]

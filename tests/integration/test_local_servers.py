@@ -197,7 +197,8 @@ def opened(path: Path) -> Iterator[None]:
 def test_servers_run_for_an_ordinary_user(kind: str, foreign_home: tuple[Path, pwd.struct_passwd]) -> None:
     home, user = foreign_home
     identity = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-    with start_owner(kind, home / kind, python=str(OPEN_PYTHON), cwd="/", env=ENVIRONMENT, **identity) as owner:
+    env = {**ENVIRONMENT, "TMPDIR": str(home)}  # sockets that a killed owner leaves go with the directory
+    with start_owner(kind, home / kind, python=str(OPEN_PYTHON), cwd="/", env=env, **identity) as owner:
         assert owner.stdout
         assert owner.stdout.readline().strip()
         servers = processes_with(str(home))

@@ -79,6 +79,22 @@ def test_images_are_pinned_and_built_from_files_that_exist() -> None:
             assert all((ROOT / part).exists() for part in source.split()), f"{file.name}: {source}"
 
 
+def test_all_that_serve_are_watched() -> None:
+    watched = {"api.Dockerfile", "worker.Dockerfile"}
+    assert {file.name for file in DOCKERFILES if "\nHEALTHCHECK " in file.read_text()} == watched
+    unwatched = {name for name, service in SERVICES.items() if service.get("healthcheck", {}).get("disable")}
+    assert unwatched == {"migrate", "sweep"}, "they serve nothing; their end is what shows"
+    assert all("test" in SERVICES[name]["healthcheck"] for name in ("postgres", "redis"))
+
+
+def test_workers_have_time_to_end_a_publishing() -> None:
+    from app.settings import Settings  # noqa: PLC0415
+
+    minutes = {service["stop_grace_period"] for name, service in SERVICES.items() if name.startswith("worker")}
+    [grace] = [int(period.removesuffix("m")) * 60 for period in minutes]
+    assert grace > Settings.model_fields["publish_seconds"].default
+
+
 def test_no_two_workers_share_a_gpu() -> None:
     workers = [service for name, service in SERVICES.items() if name.startswith("worker")]
     devices = [service["deploy"]["resources"]["reservations"]["devices"] for service in workers]
