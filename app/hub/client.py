@@ -132,13 +132,13 @@ class Hub:
         with self.calling(repo=repo, revision=branch):
             self.api.create_branch(repo, branch=branch, revision=start, exist_ok=True)
 
-    def upload(self, repo: str, branch: str, addition: CommitOperationAdd) -> None:
-        """Stores one file's content, without a commit; content that is there already is not sent. Can be repeated."""
-        with self.calling(repo=repo, file=addition.path_in_repo):
+    def upload(self, repo: str, branch: str, additions: list[CommitOperationAdd]) -> None:
+        """Stores the files' content, without a commit; content that is there already is not sent. Can be repeated."""
+        with self.calling(repo=repo, file=", ".join(addition.path_in_repo for addition in additions)):
             try:
                 # no .gitignore, of theirs or of ours, may keep a file out of the commit
                 self.api.preupload_lfs_files(
-                    repo, [addition], revision=branch, free_memory=False, gitignore_content=""
+                    repo, additions, revision=branch, free_memory=False, gitignore_content=""
                 )
             except RuntimeError as error:
                 # the client wraps what went wrong on a thread of its own

@@ -25,6 +25,9 @@ TRAILER = "Merge-Job"
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".gguf", ".onnx", ".msgpack", ".index.json")
 """Weight and index files, by their endings; those that a result does not have are deleted by its commit."""
 
+SMALL_BYTES = 5_000_000
+"""Files up to this size are handed to the Hub together, larger ones one by one."""
+
 HISTORY = 1_000
 """Commits looked at for a trailer, from the newest on."""
 UNCHANGED_LOOKS = 2
@@ -84,14 +87,14 @@ def upload(
 
     Can be repeated at will: content that is there already is not sent. Raises `Stopped` between two files.
     """
-    additions = []
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    additions = [CommitOperationAdd(path.relative_to(folder).as_posix(), path) for path in paths]
+    small = [addition for addition in additions if addition.upload_info.size <= SMALL_BYTES]
+    for batch in (small, *([addition] for addition in additions if addition not in small)):
         if stop():
             raise Stopped
-        addition = CommitOperationAdd(path.relative_to(folder).as_posix(), path)
-        hub.upload(target.repo, target.branch, addition)
-        progress(addition.upload_info.size)
-        additions.append(addition)
+        hub.upload(target.repo, target.branch, batch)
+        progress(sum(addition.upload_info.size for addition in batch))
     return additions
 
 
