@@ -16,6 +16,7 @@ from worker.death import die_with
 
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
 _POLL_SECONDS = 0.2
+_STDERR = 2
 _KILLED_HINTS = {
     signal.SIGKILL: (Code.OUT_OF_MEMORY, "was killed, most likely because memory ran out"),
     signal.SIGSEGV: (Code.COMPUTE_CRASHED, "crashed (segmentation fault)"),
@@ -54,7 +55,7 @@ def _started(task: Path, *, threads: int) -> Iterator[tuple[subprocess.Popen[byt
         process = subprocess.Popen(  # noqa: S603  (a list of our own making, no shell)
             [sys.executable, "-m", "worker.pipeline", "spear-worker-child", str(task), str(writing)],
             env=_environment(os.environ, threads=threads), pass_fds=(writing,), stdin=subprocess.DEVNULL,
-            stdout=sys.stderr.fileno(), start_new_session=True, preexec_fn=lambda: die_with(parent),  # noqa: PLW1509
+            stdout=_STDERR, start_new_session=True, preexec_fn=lambda: die_with(parent),  # noqa: PLW1509
         )
     finally:
         os.close(writing)

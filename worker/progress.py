@@ -5,6 +5,7 @@ from typing import Any
 
 from app.jobs.changes import NewEvent
 from app.jobs.leases import Lease, Leases
+from worker.crash import CrashPoints
 
 FLUSH_SECONDS = 0.5
 
@@ -12,7 +13,8 @@ FLUSH_SECONDS = 0.5
 class Progress:
     """Stages, steps and warnings as they come; at most two writes a second."""
 
-    def __init__(self, leases: Leases, lease: Lease) -> None:
+    def __init__(self, leases: Leases, lease: Lease, *, crash: CrashPoints) -> None:
+        self._crash = crash
         self._leases = leases
         self._lease = lease
         self._stage = ""
@@ -33,12 +35,14 @@ class Progress:
         self._stage, self._total, self._unit, self._done = name, total, unit, 0.0
         self._started = time.monotonic()
         self._leases.begin_stage(self._lease, name)
+        self._crash.reach(f"{name}.begun")
 
     def close(self) -> None:
         """Write what is not written yet."""
         if self._stage:
             self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + time.monotonic() - self._started
             self.flush()
+            self._crash.reach(f"{self._stage}.done")
             self._stage = ""
 
     def step(self, *, done: float, event: NewEvent | None = None) -> None:

@@ -20,6 +20,7 @@ from app.jobs.leases import Lease, Leases
 from app.jobs.tables import Job
 from app.recipes import Target, parse_recipe
 from app.settings import Settings
+from worker.crash import CrashPoints
 from worker.heartbeat import Heartbeat
 from worker.progress import Progress
 
@@ -34,7 +35,7 @@ class Publication:
 
     def __init__(
         self, job: Job, *, lease: Lease, leases: Leases, settings: Settings, progress: Progress, heartbeat: Heartbeat,
-        abandon: Callable[[], None],
+        crash: CrashPoints, abandon: Callable[[], None],
     ) -> None:
         """`abandon` settles the job when it must stop while the Hub's client is deep in an upload."""
         self._job = job
@@ -44,6 +45,7 @@ class Publication:
         self._settings = settings
         self._progress = progress
         self._heartbeat = heartbeat
+        self._crash = crash
         self._abandon = abandon
         self._parent: str | None = job.publishing["parent"] if job.publishing else None
         self.uncertain = job.publishing is not None
@@ -76,6 +78,7 @@ class Publication:
             if error.code is Code.TARGET_MOVED:
                 self.uncertain = False  # the parent is gone, so our commit can never land
             raise
+        self._crash.reach("publishing.committed")
         return self._result(published, summary=summary)
 
     def _send(
@@ -95,6 +98,7 @@ class Publication:
                 seconds=self._settings.publish_seconds,
             )
             self.uncertain = True
+            self._crash.reach("publishing.recorded")
             start_clock()
 
         return publish(

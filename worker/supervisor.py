@@ -15,6 +15,7 @@ from app.jobs.states import Status
 from app.jobs.tables import Job
 from app.logs import redact
 from app.settings import Settings
+from worker.crash import CrashPoints
 from worker.heartbeat import Heartbeat, Reason, StoppedError
 from worker.progress import Progress
 from worker.publishing import Publication
@@ -60,14 +61,15 @@ class _Attempt:
         self._leases = leases
         self._lease = Lease(job_id=job.id, token=job.lease_token)
         self._workspace = Workspace(settings.home, job.id)
-        self._progress = Progress(leases, self._lease)
+        crash = CrashPoints(settings.crash_at, attempt=job.attempt)
+        self._progress = Progress(leases, self._lease, crash=crash)
         self._heartbeat = Heartbeat(
             leases, self._lease, lease_seconds=settings.lease_seconds, stall_seconds=settings.stall_seconds,
             draining=draining,
         )
         self._publication = Publication(
             job, lease=self._lease, leases=leases, settings=settings, progress=self._progress,
-            heartbeat=self._heartbeat, abandon=self._abandon,
+            heartbeat=self._heartbeat, crash=crash, abandon=self._abandon,
         )
         self._run = Run(
             job=job, lease=self._lease, leases=leases, database=database, settings=settings,

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -41,10 +42,8 @@ def _draw(bars: Progress, drawn: dict[tuple[int, str], TaskID], job: dict[str, A
 
 def show(job: dict[str, Any]) -> None:
     """One job, all that a person asks first."""
-    table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in _facts(job):
-        table.add_row(f"[bold]{name}[/bold]", value)
-    out.print(table)
+        out.print(f"[bold]{name:10}[/bold] {escape(value)}", soft_wrap=True)
 
 
 def _facts(job: dict[str, Any]) -> Iterable[tuple[str, str]]:

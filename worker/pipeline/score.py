@@ -15,10 +15,11 @@ from app.errors import Code, SpearError
 from app.recipes.methods.spear import SpearParameters
 from worker.checkpoints.reader import Checkpoint
 from worker.pipeline.task import Input, Reporter, Task
-from worker.scores import Part, Row, blank_row, make_row, parts, rank, squared_norms, wanted
+from worker.scores import Part, Row, blank_row, delta_shape, make_row, parts, rank, squared_norms, wanted
 from worker.spectra import SpectrumKey, flops, from_record, singular_values, to_record
 
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+ROUNDED = 0.5  # share of the norm of Δ
 READING = 16.0  # flops that reading, converting and differencing one entry of both models is counted as
 
 
@@ -134,10 +135,12 @@ class _Work:
         base_square, adapted_square, delta_square = squared_norms(*pair)
         _refuse_nonfinite(part.tensor, norms=(base_square, adapted_square), sides=(self.base, self.adapted))
         spectra, fresh = self._spectra(part, pair=pair)
+        delta_norm = math.sqrt(delta_square)
         row = make_row(
             blank_row(part, itemsize=pair[1].element_size()), base=spectra[0], adapted=spectra[1],
-            base_norm=math.sqrt(base_square), delta_norm=math.sqrt(delta_square), estimator=self.method.snr,
-            reference=self.method.snr_reference, variant=self.method.svdr,
+            base_norm=math.sqrt(base_square), delta_norm=delta_norm,
+            delta=delta_shape(*pair, delta_norm=delta_norm) if delta_norm else None,
+            estimator=self.method.snr, reference=self.method.snr_reference, variant=self.method.svdr,
         )  # fmt: skip
         return row, fresh
 
@@ -170,14 +173,28 @@ def _scored_names(base: _Side, adapted: _Side, *, method: SpearParameters) -> li
 
 
 def _warnings(rows: list[Row]) -> list[str]:
+    """What a person should know before believing the scores."""
     endless = [row["name"] for row in rows if "snr" in row["infinite"]]
-    if not endless:
-        return []
-    message = (
-        f"the SNR of {len(endless)} tensors is infinite, {endless[0]} among them: nothing in their spectrum counts as "
-        "noise (at least half of it is zero), and they rank above all others by SNR and SWCI"
-    )
-    return [message]
+    moved = [row for row in rows if row["low_rank_delta"] is not None]
+    low = [row for row in moved if row["low_rank_delta"]]
+    rounded = [row for row in moved if (row["rounding_share"] or 0) > ROUNDED]
+    said = []
+    if endless:
+        said.append(
+            f"the SNR of {len(endless)} tensors is infinite, {endless[0]} among them: nothing in their spectrum counts "
+            "as noise (at least half of it is zero), and they rank above all others by SNR and SWCI"
+        )
+    if 2 * len(low) > len(moved):
+        said.append(
+            f"the change of {len(low)} of {len(moved)} changed tensors has a low rank, as a merged LoRA has: spectra "
+            "tell little about it, and filters of the spectrum (dg_hard) leave it as it is"
+        )
+    if 2 * len(rounded) > len(moved):
+        said.append(
+            f"in {len(rounded)} of {len(moved)} changed tensors over half of the change's norm may be the rounding "
+            "of the stored weights"
+        )
+    return said
 
 
 def _same_shape(name: str, *, base: _Side, adapted: _Side) -> None:

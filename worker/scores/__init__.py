@@ -1,6 +1,7 @@
 """The scores of weight matrices, their ranking, and the selection of what is restored."""
 
 from worker.scores.change import relative_change, squared_norms, swci
+from worker.scores.delta import DeltaShape, delta_shape, effective_rank
 from worker.scores.modules import Place, place, wanted
 from worker.scores.parts import Part, parts
 from worker.scores.ranking import rank
@@ -10,12 +11,15 @@ from worker.scores.snr import snr
 from worker.scores.svdr import svdr
 
 __all__ = [
+    "DeltaShape",
     "Part",
     "Place",
     "Row",
     "Selection",
     "blank_row",
     "choose",
+    "delta_shape",
+    "effective_rank",
     "make_row",
     "parts",
     "place",

@@ -6,6 +6,7 @@ from typing import TypedDict
 from torch import Tensor
 
 from worker.scores.change import relative_change, swci
+from worker.scores.delta import DeltaShape, effective_rank
 from worker.scores.parts import Part
 from worker.scores.snr import Estimator, snr
 from worker.scores.svdr import Variant, svdr
@@ -45,6 +46,12 @@ class Row(TypedDict):
     noise_edge_adapted: float | None
     base_norm: float | None
     delta_norm: float | None
+    effective_rank: float | None
+    effective_rank_adapted: float | None
+    delta_rank: int | None
+    delta_top_energy: float | None
+    rounding_share: float | None
+    low_rank_delta: bool | None
     infinite: list[str]
     reason: str
     """why it was or was not selected: ranked, included, excluded, below the cut, unchanged, not scored"""
@@ -62,17 +69,20 @@ def blank_row(part: Part, *, itemsize: int) -> Row:
         snr=None, swci=None, svdr=None, relative_change=None, score=None, selected=False, t=1.0,
         snr_mp_median=None, snr_spectrum=None, snr_adapted=None, svdr_drop=None, svdr_abs=None, svdr_nuclear=None,
         svdr_rank=None, svdr_signed=None, noise_edge=None, noise_edge_adapted=None, base_norm=None, delta_norm=None,
-        infinite=[], reason="not scored",
+        effective_rank=None, effective_rank_adapted=None, delta_rank=None, delta_top_energy=None, rounding_share=None,
+        low_rank_delta=None, infinite=[], reason="not scored",
     )  # fmt: skip
 
 
 def make_row(
-    row: Row, *, base: Tensor, adapted: Tensor, base_norm: float, delta_norm: float, estimator: Estimator,
+    row: Row, *, base: Tensor, adapted: Tensor, base_norm: float, delta_norm: float, delta: DeltaShape | None,
+    estimator: Estimator,
     reference: str, variant: Variant,
 ) -> Row:  # fmt: skip
     """`row` with its scores filled in.
 
-    `base`, `adapted`: all singular values, descending, fp64. The norms are Frobenius norms. `snr` is by `estimator` on
+    `base`, `adapted`: all singular values, descending, fp64. The norms are Frobenius norms, `delta` is
+    the shape of the change where there was one. `snr` is by `estimator` on
     `reference` (base, adapted, or the mean of both); `svdr` is the chosen `variant`; all others stand beside them.
     """
     shape = tuple(row["shape"])
@@ -84,12 +94,22 @@ def make_row(
         "snr_mp_median": snr(base, shape=shape), "snr_spectrum": snr(base, shape=shape, estimator="spectrum"),
         "snr_adapted": of_adapted, "noise_edge": noise_edge(base, shape=shape),
         "noise_edge_adapted": noise_edge(adapted, shape=shape), "base_norm": base_norm, "delta_norm": delta_norm,
+        "effective_rank": effective_rank(base), "effective_rank_adapted": effective_rank(adapted),
         "svdr": svdr(base, adapted, shape=shape, variant=variant),
         **{f"svdr_{each}": svdr(base, adapted, shape=shape, variant=each) for each in VARIANTS},
     }  # fmt: skip
     infinite = sorted(key for key, value in numbers.items() if math.isinf(value))
     finite = {key: None if key in infinite else value for key, value in numbers.items()}
-    return Row(**{**row, **finite, "infinite": infinite, "reason": ""})  # type: ignore[typeddict-item]
+    return Row(**{**row, **finite, **_shape(delta), "infinite": infinite, "reason": ""})  # type: ignore[typeddict-item]
+
+
+def _shape(delta: DeltaShape | None) -> dict[str, float | bool | None]:
+    if delta is None:
+        return {}
+    return {
+        "delta_rank": delta.rank, "delta_top_energy": delta.top_energy, "rounding_share": delta.rounding_share,
+        "low_rank_delta": delta.low_rank,
+    }  # fmt: skip
 
 
 def is_scored(row: Row) -> bool:
