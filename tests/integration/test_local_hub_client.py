@@ -109,8 +109,11 @@ def test_the_card_is_read_and_checked(api: HfApi, repo: str):
     assert info.card_data is not None
     assert (info.card_data.license, info.card_data.base_model) == ("mit", "org/base")
     assert {"merge", "license:mit"} <= set(info.tags or ())
-    with pytest.raises(ValueError, match="Invalid metadata"):
-        commit(api, repo, {"README.md": b"---\na: [\n---\n"})
+    for wrong in (b"a: [", b"a: &a [1]\nb: *a", b"- 1", b"a: 2020-99-99"):
+        with pytest.raises(ValueError, match="Invalid metadata"):
+            commit(api, repo, {"README.md": b"---\n" + wrong + b"\n---\n"})
+    commit(api, repo, {"README.md": b"---\nlicense: mit\nday: 2020-01-01\nworst: .inf\n---\n"})
+    assert api.model_info(repo).card_data.to_dict() == {"license": "mit"}
 
 
 @pytest.mark.parametrize("size", [1_000_000, 12_345_678])

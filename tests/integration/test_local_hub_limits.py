@@ -154,8 +154,12 @@ def test_commits_without_a_parent_are_all_kept(local_hub: LocalHub, api: HfApi, 
 
 
 @pytest.mark.parametrize(
-    "path", ["../x", "/etc/passwd", "a/../../x", "a\0b", ".git/config", "a/.git/hooks", "a\\..\\b", "", 7, None, "a//b"]
-)
+    "path",
+    [
+        "../x", "/etc/passwd", "a/../../x", "a\0b", ".git/config", "a/.git/hooks", "a\\..\\b", "", 7, None, "a//b",
+        "\ud800",
+    ],
+)  # fmt: skip
 def test_hostile_paths_in_a_commit_are_refused(local_hub: LocalHub, api: HfApi, repo: str, path: object):
     head = api.model_info(repo).sha
     assert send_commit(local_hub, api, repo, regular(path)) == 400
@@ -195,8 +199,9 @@ def test_hostile_names_create_nothing(local_hub: LocalHub, api: HfApi, name: obj
 
 @pytest.mark.parametrize(
     "body",
-    [b"{", b"[]", b"\xff", b'{"key": 1}', b'{"key": "header", "value": {}}', b'{"key": "x", "value": {"path": "a"}}'],
-)
+    [b"{", b"[]", b"\xff", b'{"key": 1}', b'{"key": "header", "value": {}}', b'{"key": "x", "value": {"path": "a"}}',
+     b"[" * 100_000, b'{"key": "header", "value": {"summary": "\\ud800"}}'],
+)  # fmt: skip
 def test_malformed_commits_are_refused(local_hub: LocalHub, api: HfApi, repo: str, body: bytes):
     assert call(local_hub, "POST", f"/api/models/{repo}/commit/main", token=str(api.token), body=body)[0] == 400
 

@@ -1,5 +1,6 @@
 """The front matter of README.md, which the Hub shows as the repository's card data."""
 
+import math
 import re
 from typing import Any
 
@@ -20,7 +21,7 @@ def read(repository: Repository, readme: File | None) -> dict[str, Any]:
         data = _front_matter(repository.content(readme).read_bytes().decode(errors="replace"))
     except yaml.YAMLError:
         return {}
-    # dates and the like have no JSON form
+    # dates, infinities and the like have no JSON form
     return {str(key): value for key, value in data.items() if _plain(value)} if isinstance(data, dict) else {}
 
 
@@ -44,8 +45,16 @@ def problem(readme: str) -> str | None:
 
 
 def _front_matter(readme: str) -> Any:
+    """The front matter's value. Raises `yaml.YAMLError`; aliases count as errors, for a few may grow without bound."""
     found = _FRONT.match(readme)
-    return yaml.safe_load(found[1]) if found else None
+    if found is None:
+        return None
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(found[1], Loader=yaml.SafeLoader)):
+            raise yaml.YAMLError("aliases are not accepted")
+        return yaml.safe_load(found[1])
+    except (RecursionError, ValueError) as error:  # nested too deeply, or an impossible date
+        raise yaml.YAMLError(str(error)) from error
 
 
 def _plain(value: Any) -> bool:
@@ -53,4 +62,6 @@ def _plain(value: Any) -> bool:
         return all(map(_plain, value))
     if isinstance(value, dict):
         return all(isinstance(key, str) and _plain(item) for key, item in value.items())
-    return value is None or isinstance(value, str | int | float)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or isinstance(value, str | int)

@@ -66,9 +66,19 @@ def _head(header: dict[str, Any], *, branch: str, author: str) -> Head:
     title, message, parent = header.get("summary"), header.get("description") or "", header.get("parentCommit")
     if not isinstance(title, str) or not title.strip() or not isinstance(message, str):
         raise HubError(400, "A commit needs a header with a summary")
+    if not _is_utf8(title + message):
+        raise HubError(400, "A commit's message must be valid Unicode")
     if parent is not None and not (isinstance(parent, str) and names.COMMIT.fullmatch(parent)):
         raise HubError(400, "parentCommit must be a full commit id")
     return Head(branch=branch, parent=parent, title=title, message=message, author=author)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _change(repository: Repository, key: Any, value: dict[str, Any]) -> Change:

@@ -19,6 +19,7 @@ from app.local.hub.repository import Repository
 
 GRANT_SECONDS = 24 * 3600
 CHUNK_BYTES = 1024 * 1024
+MAX_PARTS = 10_000  # S3's limit, and a bound for the reply's length
 
 
 async def batch(request: Request) -> Response:
@@ -91,7 +92,7 @@ def _offer(request: Request, repository: Repository, row: Any, *, multipart: boo
 
 
 def _parts(request: Request, grant: dict[str, Any]) -> dict[str, Any]:
-    part_bytes = request.app.state.part_bytes
+    part_bytes = max(request.app.state.part_bytes, -(-grant["size"] // MAX_PARTS))
     shared = {**grant, "upload": secrets.token_hex(16), "part_bytes": part_bytes}
     count = -(-grant["size"] // part_bytes)
     header = {str(part): _address(request, "part", {**shared, "part": part}) for part in range(1, count + 1)}

@@ -10,7 +10,8 @@ from app.local.hub.errors import HubError
 KINDS = ("models", "datasets")
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
 _REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/-]{0,199}")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\\]")
+_UNFIT = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff]")  # control letters, backslash, halves of a surrogate pair
+MAX_SIZE = 2**50
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -43,7 +44,7 @@ def _clean_ref(name: str) -> bool:
 
 def require_path(path: object) -> str:
     """A file's path in a repository: relative, of plain segments, none of them `.git`."""
-    if isinstance(path, str) and path and len(path) <= 1000 and not _CONTROL.search(path):
+    if isinstance(path, str) and path and len(path) <= 1000 and not _UNFIT.search(path):
         parts = path.split("/")
         if all(part not in {"", ".", ".."} and part.lower() != ".git" and len(part) <= 255 for part in parts):
             return path
@@ -59,6 +60,6 @@ def require_sha256(oid: object) -> str:
 
 def require_size(size: object) -> int:
     """A number of bytes. Raises `HubError` 400."""
-    if isinstance(size, int) and not isinstance(size, bool) and size >= 0:
+    if isinstance(size, int) and not isinstance(size, bool) and 0 <= size <= MAX_SIZE:
         return size
     raise HubError(400, f"Invalid size: {size!r}")

@@ -147,7 +147,7 @@ def json_object(text: bytes) -> dict[str, Any]:
     """One JSON object. Raises `HubError` 400."""
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise HubError(400, "The body is not valid JSON") from None
     if not isinstance(value, dict):
         raise HubError(400, "The body must be a JSON object")
