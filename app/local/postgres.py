@@ -189,7 +189,11 @@ def _account(cluster: Path) -> Account | None:
         return None
     if cluster.exists() and cluster.stat().st_uid != 0:
         return Account(uid=cluster.stat().st_uid, gid=cluster.stat().st_gid)
-    nobody = pwd.getpwnam("nobody")
+    try:
+        nobody = pwd.getpwnam("nobody")
+    except KeyError:
+        message = "Postgres does not run as root, and this machine has no user `nobody` to run it as"
+        raise SpearError(Code.NOT_READY, message) from None
     return Account(uid=nobody.pw_uid, gid=nobody.pw_gid)
 
 

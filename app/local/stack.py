@@ -17,7 +17,7 @@ import structlog
 from app.errors import Code, SpearError
 from app.hub.client import Hub
 from app.jobs import migrate
-from app.jobs.database import Database
+from app.jobs.database import Database, DatabaseError
 from app.jobs.keys import Keys
 from app.local.directories import lock
 from app.local.hub.store import HubStore
@@ -55,7 +55,8 @@ class Signals:
     def __init__(self) -> None:
         self._received = False
         for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(signum, self._note)
+            if signum is not signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:  # nohup's wish
+                signal.signal(signum, self._note)
 
     def __call__(self) -> bool:
         return self._received
@@ -70,8 +71,7 @@ def run(settings: Settings, *, port: int, workers: int, local_hub: bool, as_json
     Raises `SpearError` (not_ready) when the data directory or the port is in use, or a part does not start.
     """
     stopping = Signals()
-    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    held = lock(settings.home, what="`spear up`", patience=0)
+    held = _hold(settings.home)
     try:
         with Supervisor() as supervisor:
             stack = Stack(settings, supervisor, stopping=stopping)
@@ -80,8 +80,20 @@ def run(settings: Settings, *, port: int, workers: int, local_hub: bool, as_json
             supervisor.watch(until=stopping)
     except Stopped:
         log.info("stack.stopped_early")
+    except (DatabaseError, OSError) as failure:
+        raise SpearError(Code.NOT_READY, f"a part of the service did not start: {failure}") from failure
     finally:
         os.close(held)
+
+
+def _hold(home: Path) -> int:
+    """The lock on the data directory, which is made private if it is new."""
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return lock(home, what="`spear up`", patience=0)
+    except OSError as failure:
+        message = f"the data directory {home} cannot be used: {failure.strerror}"
+        raise SpearError(Code.NOT_READY, message, directory=str(home)) from failure
 
 
 class Stack:
