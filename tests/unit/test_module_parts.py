@@ -35,7 +35,7 @@ MIXTURES = ("mixtral", "qwen2_moe", "qwen3_moe")
 
 
 def saved(model: str, path: Path) -> tuple[Any, Checkpoint]:
-    from transformers import AutoConfig, AutoModelForCausalLM  # noqa: PLC0415  (takes seconds)
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
