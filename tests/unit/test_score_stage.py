@@ -188,6 +188,15 @@ def test_included_norms_are_restored_without_scores(models: tuple[Path, Path], t
     assert {(row["selected"], row["score"], row["reason"]) for row in norms} == {(True, None, "included")}
 
 
+def test_freeze_and_restore_sets_come_from_the_recipe(models: tuple[Path, Path], tmp_path: Path) -> None:
+    sets = [{"patterns": ["*.3.mlp.*"], "t": 0.75}]
+    task = make_task(*models, tmp_path, freeze=["*.0.*"], restore=sets, fraction=0.01)
+    decisions = select(task, run(task)[0].rows).decisions
+    assert {t for name, t in decisions.items() if ".0." in name} == {0.0}
+    assert "model.layers.0.input_layernorm.weight" in decisions
+    assert [decisions[f"model.layers.3.mlp.{p}_proj.weight"] for p in ("gate", "up", "down")] == [0.75] * 3
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("side", ["base", "adapted"])
 def test_a_tensor_that_is_not_finite_is_named(models: tuple[Path, Path], tmp_path: Path, bad: float, side: str) -> None:

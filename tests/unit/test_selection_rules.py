@@ -160,3 +160,38 @@ def test_t_of_zero_and_a_budget_too_small_are_told() -> None:
     rows = model({"q": [0.5]})
     assert "t = 0" in choose(rows, rules=Rules(t=0.0)).warnings[0]
     assert "budget" in choose(rows, rules=Rules(budget_bytes=1)).warnings[0]
+
+
+def test_sets_have_a_t_of_their_own_and_go_before_include_but_not_before_exclude() -> None:
+    rows = model({"q": [0.9, 0.8, 0.1, 0.0, 0.2]})
+    rules = Rules(
+        share=0.01, t=0.5, include=("*.1.*", "*.2.*"), exclude=("*.4.*",),
+        sets=((("*.0.*", "*.4.*"), 0.0), (("*.0.*", "*.1.*"), 0.25)),
+    )  # fmt: skip
+    outcome = choose(rows, rules=rules)
+    assert [outcome.decisions.get(f"model.layers.{i}.q_proj.weight") for i in range(5)] == [0.0, 0.25, 0.5, 0.5, None]
+    assert [row["reason"] for row in outcome.rows] == ["included"] * 3 + ["ranked", "excluded"]
+
+
+def test_t_is_graded_by_score() -> None:
+    rows = model({"q": [1.0, 0.5, 0.0]})
+    assert list(choose(rows, rules=Rules(share=1.0, t=0.8, t_top=0.2)).decisions.values()) == pytest.approx(
+        [0.2, 0.5, 0.8]
+    )
+
+
+def test_projections_fused_into_one_tensor_share_its_fate_and_its_t() -> None:
+    config = {"model_type": "phi3", "num_attention_heads": 4, "num_key_value_heads": 2, "hidden_size": 8}
+    rows = [
+        Row(**{**blank_row(part, itemsize=2), "score": score, "relative_change": 0.01})  # type: ignore[typeddict-item]
+        for layer, scores_of_layer in enumerate([(1.0, 0.0, 0.0), (0.4, 0.9, 0.9), (0.0, 0.0, 0.0)])
+        for part, score in zip(
+            parts(f"model.layers.{layer}.self_attn.qkv_proj.weight", shape=(16, 8), config=config), scores_of_layer,
+            strict=True,
+        )
+    ]  # fmt: skip
+    outcome = choose(rows, rules=Rules(share=0.3, t=1.0, t_top=0.0))
+    mean = 0.5 * 0.4 + 0.25 * 0.9 + 0.25 * 0.9
+    assert outcome.decisions == {"model.layers.1.self_attn.qkv_proj.weight": pytest.approx(1 - mean)}
+    assert [row["selected"] for row in outcome.rows] == [False] * 3 + [True] * 3 + [False] * 3
+    assert (outcome.shares["tensors"], outcome.shares["model_tensors"]) == (1, 3)

@@ -20,6 +20,7 @@ def select(task: Task, rows: Sequence[Row]) -> Selection:
     rules = Rules(
         share=method.share, budget_bytes=method.budget_bytes, budget_parameters=method.budget_parameters, t=method.t,
         ranking=method.ranking, unit=method.unit, include=method.include, exclude=method.exclude,
+        t_top=method.t_top, sets=((method.freeze, 0.0), *((each.patterns, each.t) for each in method.restore)),
     )  # fmt: skip
     return choose(rows, others=others, rules=rules)
 

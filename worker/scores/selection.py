@@ -1,7 +1,7 @@
 """Which tensors are restored, and how far."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Literal
@@ -22,10 +22,24 @@ class Rules:
     budget_bytes: int | None = None
     budget_parameters: int | None = None
     t: float = 0.5
+    t_top: float | None = None
+    """t of a unit that scores 1, where t is graded by score; `t` is then that of score 0"""
     ranking: str = "module_type"
     unit: Unit = "tensor"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    sets: tuple[tuple[tuple[str, ...], float], ...] = ()
+    """patterns and their own t, whatever the score; the first set that matches counts"""
+
+    def grade(self, score: float) -> float:
+        """The t of a unit selected by its score."""
+        return self.t if self.t_top is None else self.t + (self.t_top - self.t) * score
+
+    def forced(self, name: str) -> float | None:
+        """The t that the patterns ask for, whatever the score; None where none does."""
+        if matches(name, self.exclude):
+            return None
+        return next((t for patterns, t in (*self.sets, (self.include, self.t)) if matches(name, patterns)), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,20 +71,19 @@ def choose(rows: Sequence[Row], *, others: Sequence[Row] = (), rules: Rules) -> 
     """Apply `rules` to the ranked `rows`. `others`: unscored rows of the model's other tensors.
 
     Best score first, ties by name. A budget takes units in that order and stops at the first that does not fit, so a
-    larger budget never drops anything. Tensors that match `exclude` are never restored, tensors that match `include`
-    always, scored or not, outside share and budget; exclusion goes first. Unchanged tensors (see
-    `ranking.UNCHANGED`) are never restored. Patterns are shell-style (`fnmatch`) on the stored tensor's whole name. A
-    stored tensor with several matrices is selected as a whole, and so are a layer's experts of one type, by the mean
-    score of their matrices weighted by size; the units of such kinds make ranking groups of their own.
+    larger budget never drops anything. Tensors that match `exclude` are never restored; tensors that match a set or
+    `include` always, scored or not, outside share and budget: exclusion goes first, then the sets. Unchanged tensors
+    (see `ranking.UNCHANGED`) are never restored. Patterns are shell-style (`fnmatch`) on the stored tensor's whole
+    name. A stored tensor with several matrices is selected as a whole, and so are a layer's experts of one type, by
+    the mean score of their matrices weighted by size; the units of such kinds make ranking groups of their own.
     """
-    open_rows = [row for row in rows if not matches(row["tensor"], rules.exclude)]
-    candidates = [row for row in open_rows if not matches(row["tensor"], rules.include)]
-    ranked = {row["tensor"] for unit in _pick(candidates, rules=rules) for row in unit.rows if changed(row)}
-    forced = {row["tensor"] for row in _included([*rows, *others], rules=rules)}
-    fates = [_fate(row, ranked=ranked, forced=forced, rules=rules) for row in rows]
-    extra = [_fate(row, ranked=ranked, forced=forced, rules=rules) for row in others if row["tensor"] in forced]
-    left = [row for row in others if row["tensor"] not in forced]
-    final = [*fates, *extra]
+    candidates = [row for row in rows if rules.forced(row["tensor"]) is None]
+    candidates = [row for row in candidates if not matches(row["tensor"], rules.exclude)]
+    units = _pick(candidates, rules=rules)
+    ranked = {row["tensor"]: rules.grade(unit.score) for unit in units for row in unit.rows if changed(row)}
+    final = [_fate(row, ranked=ranked, rules=rules) for row in rows]
+    final += [_fate(row, ranked={}, rules=rules) for row in others if rules.forced(row["tensor"]) is not None]
+    left = [row for row in others if rules.forced(row["tensor"]) is None]
     return Selection(
         rows=final,
         decisions={row["tensor"]: row["t"] for row in final if row["selected"]},
@@ -153,35 +166,24 @@ def _unit(name: str, *, rows: tuple[Row, ...], rules: Rules) -> _Unit:
     return _Unit(group="block" if block else "+".join(groups), name=name, score=score, rows=rows)
 
 
-def _included(rows: Sequence[Row], *, rules: Rules) -> list[Row]:
-    return [
-        row
-        for row in rows
-        if matches(row["tensor"], rules.include)
-        and not matches(row["tensor"], rules.exclude)
-        and (not is_scored(row) or changed(row))
-    ]
-
-
-def _fate(row: Row, *, ranked: set[str], forced: set[str], rules: Rules) -> Row:
+def _fate(row: Row, *, ranked: Mapping[str, float], rules: Rules) -> Row:
     name = row["tensor"]
-    chosen = name in ranked or name in forced
-    if matches(name, rules.exclude):
-        reason = "excluded"
-    elif name in forced:
-        reason = "included"
-    elif name in ranked:
-        reason = "ranked"
-    else:
-        reason = "below the cut" if changed(row) else "unchanged"
-    return {**row, "selected": chosen, "t": rules.t if chosen else 1.0, "reason": reason}
+    t, reason = rules.forced(name), "included"
+    if t is None:
+        t, reason = ranked.get(name), "ranked"
+    if is_scored(row) and not changed(row):
+        t, reason = None, "unchanged"
+    if t is None and reason != "unchanged":
+        reason = "excluded" if matches(name, rules.exclude) else "below the cut"
+    return {**row, "selected": t is not None, "t": 1.0 if t is None else t, "reason": reason}
 
 
 def _warnings(rows: list[Row], *, rules: Rules) -> list[str]:
     """What a person should know about the outcome."""
+    sets = [("freeze or method.restore", patterns) for patterns, _ in rules.sets]
     said = [
         f"method.{field}: the pattern {pattern!r} matches no tensor"
-        for field, patterns in (("include", rules.include), ("exclude", rules.exclude))
+        for field, patterns in (("include", rules.include), ("exclude", rules.exclude), *sets)
         for pattern in patterns
         if not any(matches(row["tensor"], (pattern,)) for row in rows)
     ]
@@ -189,6 +191,6 @@ def _warnings(rows: list[Row], *, rules: Rules) -> list[str]:
         same = not any(is_scored(row) and changed(row) for row in rows)
         why = "base and adapted model are identical" if same else "the budget or the patterns leave nothing"
         said.append(f"no tensor is restored: {why}; the result is the adapted model")
-    elif rules.t == 0:
+    elif rules.t == 0 and any(row["reason"] == "ranked" for row in rows):
         said.append("t = 0 replaces the chosen tensors by the base's: a partial t (0.3 to 0.7) has kept more of both")
     return said

@@ -27,6 +27,15 @@ class ScoreWeights(BaseModel):
         return self
 
 
+class RestoreSet(BaseModel):
+    """Tensors that are restored to a `t` of their own, whatever their score."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    patterns: tuple[str, ...] = Field(min_length=1, description="shell-style patterns of tensor names")
+    t: float = Field(ge=0, le=1, description="0 is the base, 1 the adapted model")
+
+
 class SpearParameters(MethodParameters):
     """Scores every projection matrix of base and adapted model and moves the chosen ones back towards the base.
 
@@ -45,17 +54,22 @@ class SpearParameters(MethodParameters):
     budget_bytes: int | None = Field(None, ge=1, description="restore the best-scored tensors up to so many bytes")
     budget_parameters: int | None = Field(None, ge=1, description="the same, counted in parameters")
     t: float = Field(0.5, ge=0, le=1, description="0 is the base, 1 the adapted model")
+    t_top: float | None = Field(
+        None, ge=0, le=1, description="grades t by score: t itself at score 0, t_top at score 1, linear in between"
+    )
     snr: Literal["mp_median", "spectrum"] = "mp_median"
     snr_reference: Literal["base", "adapted", "mean"] = "base"
     svdr: Literal["drop", "abs", "nuclear", "rank", "signed"] = "drop"
     weights: ScoreWeights = ScoreWeights()
     ranking: Literal["module_type", "global"] = "module_type"
     unit: Literal["tensor", "block"] = "tensor"
-    modules: tuple[str, ...] = Field(MODULE_TYPES, min_length=1, description="module types, or patterns of tensor names")
-    embedding: bool = Field(False, description="score the input embedding as a group of its own")
-    head: bool = Field(False, description="score the output head as a group of its own")
+    modules: tuple[str, ...] = Field(MODULE_TYPES, min_length=1, description="module types, or patterns of names")
+    embedding: bool = Field(default=False, description="score the input embedding as a group of its own")
+    head: bool = Field(default=False, description="score the output head as a group of its own")
     include: tuple[str, ...] = Field((), description="patterns of tensor names restored whatever their score")
     exclude: tuple[str, ...] = Field((), description="patterns of tensor names never restored")
+    freeze: tuple[str, ...] = Field((), description="patterns of tensor names that become the base's, byte for byte")
+    restore: tuple[RestoreSet, ...] = Field((), max_length=64, description="sets with a t of their own; the first wins")
 
     @model_validator(mode="after")
     def _one_size(self) -> Self:
