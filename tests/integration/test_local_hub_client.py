@@ -36,6 +36,9 @@ def repo(api: HfApi) -> str:
     return api.create_repo(f"{api.whoami()['name']}/model", private=True).repo_id
 
 
+BOMB = b"\n".join([b"a0: &a0 [1]", *(b"a%d: &a%d [%s]" % (n, n, b"*a%d," % (n - 1) * 9) for n in range(1, 9))])
+
+
 def safetensors(values: bytes) -> bytes:
     header = json.dumps({"w": {"dtype": "U8", "shape": [len(values)], "data_offsets": [0, len(values)]}}).encode()
     return struct.pack("<Q", len(header)) + header + values
@@ -109,11 +112,11 @@ def test_the_card_is_read_and_checked(api: HfApi, repo: str):
     assert info.card_data is not None
     assert (info.card_data.license, info.card_data.base_model) == ("mit", "org/base")
     assert {"merge", "license:mit"} <= set(info.tags or ())
-    for wrong in (b"a: [", b"a: &a [1]\nb: *a", b"- 1", b"a: 2020-99-99"):
+    for wrong in (b"a: [", BOMB, b"a: &a [*a]", b"- 1", b"a: 2020-99-99"):
         with pytest.raises(ValueError, match="Invalid metadata"):
             commit(api, repo, {"README.md": b"---\n" + wrong + b"\n---\n"})
-    commit(api, repo, {"README.md": b"---\nlicense: mit\nday: 2020-01-01\nworst: .inf\n---\n"})
-    assert api.model_info(repo).card_data.to_dict() == {"license": "mit"}
+    commit(api, repo, {"README.md": b"---\nlicense: mit\nday: 2020-01-01\nworst: .inf\na: &a [1]\nb: *a\n---\n"})
+    assert api.model_info(repo).card_data.to_dict() == {"license": "mit", "a": [1], "b": [1]}
 
 
 @pytest.mark.parametrize("size", [1_000_000, 12_345_678])

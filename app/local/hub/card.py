@@ -11,6 +11,7 @@ from app.local.hub.repository import Repository
 
 _FRONT = re.compile(r"\A\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _MAX_BYTES = 1_000_000
+_MAX_VALUES = 100_000
 
 
 def read(repository: Repository, readme: File | None) -> dict[str, Any]:
@@ -32,7 +33,7 @@ def tags(data: dict[str, Any]) -> list[str]:
     if isinstance(data.get("license"), str):
         found.append(f"license:{data['license']}")
     bases = data.get("base_model")
-    return found + [f"base_model:{base}" for base in ([bases] if isinstance(bases, str) else bases or [])]
+    return found + [f"base_model:{base}" for base in (bases if isinstance(bases, list) else [bases]) if base]
 
 
 def problem(readme: str) -> str | None:
@@ -45,16 +46,30 @@ def problem(readme: str) -> str | None:
 
 
 def _front_matter(readme: str) -> Any:
-    """The front matter's value. Raises `yaml.YAMLError`; aliases count as errors, for a few may grow without bound."""
+    """The front matter's value. Raises `yaml.YAMLError`, also for what would grow without bound once written out."""
     found = _FRONT.match(readme)
     if found is None:
         return None
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(found[1], Loader=yaml.SafeLoader)):
-            raise yaml.YAMLError("aliases are not accepted")
-        return yaml.safe_load(found[1])
+        if any(getattr(event, "value", "") == "<<" for event in yaml.parse(found[1], Loader=yaml.SafeLoader)):
+            raise yaml.YAMLError("merge keys are not accepted")
+        data = yaml.safe_load(found[1])
+        if _weight(data, {}) > _MAX_VALUES:
+            raise yaml.YAMLError("its aliases stand for too many values")
     except (RecursionError, ValueError) as error:  # nested too deeply, or an impossible date
         raise yaml.YAMLError(str(error)) from error
+    return data
+
+
+def _weight(value: Any, known: dict[int, int]) -> int:
+    """How many values there are once aliases are written out; too many for one that contains itself."""
+    if not isinstance(value, list | dict):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = _MAX_VALUES + 1
+        items = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_weight(item, known) for item in items)
+    return known[id(value)]
 
 
 def _plain(value: Any) -> bool:
