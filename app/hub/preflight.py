@@ -6,7 +6,7 @@ Each refusal's `pointer` shows the recipe's field at fault.
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.errors import Code, SpearError
 from app.hub.access import check_read, check_write
@@ -84,7 +84,7 @@ def _heads(
                 hubs.service, model.repo, commit or model.revision,
                 max_files=settings.max_files, max_total_bytes=settings.max_total_bytes,
             )  # fmt: skip
-            return inspect(hubs.service, found, settings=settings)
+            return inspect(hubs.service, replace(found, revision=model.revision), settings=settings)
 
     with ThreadPoolExecutor(_PARALLEL) as pool:
         return tuple(pool.map(look, range(len(models))))

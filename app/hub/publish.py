@@ -6,111 +6,41 @@ can be lost after the commit was made, and the client answers with the old head 
 """
 
 import hashlib
-import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from app.errors import Code, SpearError
 from app.hub.blobs import digest_file
-from app.hub.client import CommitOperationAdd, CommitOperationDelete, Hub
-from app.hub.download import Stopped
-from app.hub.pins import pin
+from app.hub.client import CommitOperationAdd, Hub
+from app.hub.commits import (
+    MANIFEST,
+    TRAILER,
+    WEIGHTS,
+    Published,
+    commit,
+    confirmed,
+    files_at,
+    find,
+    find_commit,
+    prepare,
+    unlike,
+    upload,
+)
 from app.recipes import Target
 
-MANIFEST = "merge_manifest.json"
-TRAILER = "Merge-Job"
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".gguf", ".onnx", ".msgpack", ".index.json")
-"""Weight and index files, by their endings; those that a result does not have are deleted by its commit."""
+__all__ = ["Published", "commit", "find_commit", "prepare", "publish", "reconcile", "upload"]
 
-SMALL_BYTES = 5_000_000
-"""Files up to this size are handed to the Hub together, larger ones one by one."""
-
-HISTORY = 1_000
-"""Commits looked at for a trailer, from the newest on."""
 UNCHANGED_LOOKS = 2
 FOREIGN_LOOKS = 4
 """Looks at the branch before it counts as unchanged, or as somebody else's: a Hub may answer from an older copy."""
-_MAX_MANIFEST = 256_000_000
 _UNCLEAR_STATUS = frozenset({408, 409, 412})
-
-
-@dataclass(frozen=True)
-class Published:
-    """The commit on the target that bears the job. `manifest_sha256` is that of the manifest in it."""
-
-    repo: str
-    commit: str
-    url: str
-    manifest_sha256: str
-
-
-def prepare(hub: Hub, target: Target) -> str:
-    """The oid of the target branch's head; repository and branch are created where they are missing."""
-    try:
-        branches = hub.branches(target.repo)
-    except SpearError as error:
-        if error.code is not Code.REPO_NOT_FOUND:
-            raise
-        hub.create_repo(target.repo, private=target.private)
-        branches = _branches(hub, target, wanted="main")
-    if target.branch not in branches:
-        start = branches.get("main") or next(iter(branches.values()), None)
-        if start is None:
-            raise SpearError(Code.HUB_REFUSED, f"{target.repo} has no commit to build on", repo=target.repo)
-        hub.create_branch(target.repo, target.branch, start=start)
-        branches = _branches(hub, target, wanted=target.branch)
-    return branches[target.branch]
-
-
-def find_commit(hub: Hub, target: Target, job_id: str, *, since: str | None = None) -> str | None:
-    """The oid of the commit on the target's branch that bears the job, if there is one.
-
-    Commits are looked at from the newest on, down to `since`, which is not looked at.
-    """
-    found = _find(hub, target, job_id, since=since)
-    return found[0] if found else None
 
 
 def reconcile(hub: Hub, target: Target, job_id: str, *, since: str | None = None) -> Published | None:
     """The job's commit with its manifest checked, if there is one: for a worker that takes over."""
-    found = _find(hub, target, job_id, since=since)
-    return _confirmed(hub, target, *found) if found else None
-
-
-def upload(
-    hub: Hub, target: Target, folder: Path, *, progress: Callable[[int], None], stop: Callable[[], bool]
-) -> list[CommitOperationAdd]:
-    """Stores every file of the folder at the Hub, without a commit; `progress` gets the bytes stored since last time.
-
-    Can be repeated at will: content that is there already is not sent. Raises `Stopped` between two files.
-    """
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    additions = [CommitOperationAdd(path.relative_to(folder).as_posix(), path) for path in paths]
-    small = [addition for addition in additions if addition.upload_info.size <= SMALL_BYTES]
-    for batch in (small, *([addition] for addition in additions if addition not in small)):
-        if stop():
-            raise Stopped
-        hub.upload(target.repo, target.branch, batch)
-        progress(sum(addition.upload_info.size for addition in batch))
-    return additions
-
-
-def commit(
-    hub: Hub, target: Target, additions: list[CommitOperationAdd], *, parent: str, title: str, trailer: str
-) -> str:
-    """ONE commit on top of `parent`, never repeated here: the uploaded files in, weights and indexes of before out."""
-    names = {addition.path_in_repo for addition in additions}
-    stale = [
-        CommitOperationDelete(file.path, is_folder=False)
-        for file in pin(hub, target.repo, parent).files
-        if file.path.endswith(WEIGHTS) and file.path not in names
-    ]
-    return hub.commit(
-        target.repo, target.branch, [*additions, *stale], parent=parent, title=title, description=trailer
-    )
+    found = find(hub, target, job_id, since=since)
+    return confirmed(hub, target, *found) if found else None
 
 
 def publish(
@@ -138,9 +68,9 @@ def publish(
     else; the Hub's refusals; and `HUB_UNAVAILABLE`, with `unclear=True` in its names where a commit was sent and
     nobody can tell yet whether it landed.
     """
-    found = _find(hub, target, job_id, since=parent)
+    found = find(hub, target, job_id, since=parent)
     if found:
-        return _confirmed(hub, target, *found)
+        return confirmed(hub, target, *found)
     head = prepare(hub, target)
     if parent is not None and head != parent:
         raise _moved(target, head=head, parent=parent)
@@ -197,7 +127,7 @@ class _Attempt:
         for wait in self._waits():
             time.sleep(wait)
             try:
-                found = _find(self.hub, self.target, self.job_id, since=self.parent)
+                found = find(self.hub, self.target, self.job_id, since=self.parent)
                 head = self.hub.branches(self.target.repo).get(self.target.branch)
             except SpearError as error:
                 if error.code is not Code.HUB_UNAVAILABLE:
@@ -217,7 +147,7 @@ class _Attempt:
         for wait in self._waits():
             time.sleep(wait)
             try:
-                published = _confirmed(self.hub, self.target, oid, manifest_sha256)
+                published = confirmed(self.hub, self.target, oid, manifest_sha256)
                 if manifest_sha256 == self.manifest_sha256:
                     self._compare(oid)
             except SpearError as error:
@@ -229,15 +159,15 @@ class _Attempt:
 
     def _compare(self, oid: str) -> None:
         """Every file there, with the bytes that we have here, and no other weights beside them."""
-        there = {file.path: file for file in pin(self.hub, self.target.repo, oid).files}
+        there = {file.path: file for file in files_at(self.hub, self.target, oid)}
         names = {addition.path_in_repo for addition in self.additions}
         for addition in self.additions:
             file = there.get(addition.path_in_repo)
             if file is None or file.digest != _digest(addition, like=file.digest):
-                raise _unlike(self.target, addition.path_in_repo, oid=oid)
+                raise unlike(self.target, addition.path_in_repo, oid=oid)
         for path in there:
             if path.endswith(WEIGHTS) and path not in names:
-                raise _unlike(self.target, path, oid=oid)
+                raise unlike(self.target, path, oid=oid)
 
     def _waits(self) -> Iterator[float]:
         """Growing waits until the deadline; at least one, so that what was sent is looked for once in any case."""
@@ -255,42 +185,6 @@ class _Attempt:
         )  # fmt: skip
 
 
-def _find(hub: Hub, target: Target, job_id: str, *, since: str | None) -> tuple[str, str] | None:
-    """Oid and manifest digest of the commit whose last line is the job's trailer."""
-    pattern = re.compile(rf"{TRAILER}: {re.escape(job_id)} ([0-9a-f]{{64}})")
-    try:
-        for oid, message in islice(hub.commits(target.repo, target.branch), HISTORY):
-            if oid == since:
-                break
-            last = message.rstrip().rpartition("\n")[2].strip()
-            if match := pattern.fullmatch(last):
-                return oid, match[1]
-    except SpearError as error:
-        if error.code not in {Code.REPO_NOT_FOUND, Code.REVISION_NOT_FOUND}:
-            raise
-    return None
-
-
-def _confirmed(hub: Hub, target: Target, oid: str, manifest_sha256: str) -> Published:
-    """The commit, if its manifest is the one that its trailer names."""
-    raw = hub.read(target.repo, oid, MANIFEST, size=_MAX_MANIFEST)
-    if hashlib.sha256(raw).hexdigest() != manifest_sha256:
-        raise _unlike(target, MANIFEST, oid=oid)
-    return Published(target.repo, oid, f"{hub.endpoint}/{target.repo}/tree/{oid}", manifest_sha256)
-
-
-def _branches(hub: Hub, target: Target, *, wanted: str) -> dict[str, str]:
-    """The branches, once `wanted` is seen among them: what was just created may take a moment to show."""
-    for wait in (0.0, 0.2, 0.5, 1.0, 2.0, 4.0):
-        time.sleep(wait)
-        branches = hub.branches(target.repo)
-        if wanted in branches:
-            return branches
-    raise SpearError(
-        Code.HUB_UNAVAILABLE, f"the Hub does not show branch {wanted} of {target.repo}", repo=target.repo
-    )
-
-
 def _digest(addition: CommitOperationAdd, *, like: str) -> str:
     if like.startswith("sha256:"):
         return f"sha256:{addition.upload_info.sha256.hex()}"
@@ -301,11 +195,4 @@ def _moved(target: Target, *, head: str, parent: str) -> SpearError:
     return SpearError(
         Code.TARGET_MOVED, f"{target.repo}@{target.branch} is at {head}, not at {parent} as when publishing began",
         repo=target.repo, branch=target.branch, head=head, parent=parent,
-    )  # fmt: skip
-
-
-def _unlike(target: Target, file: str, *, oid: str) -> SpearError:
-    return SpearError(
-        Code.VERIFICATION_FAILED, f"{file} in commit {oid} of {target.repo} is not what was published",
-        repo=target.repo, file=file, commit=oid,
     )  # fmt: skip

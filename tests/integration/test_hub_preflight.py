@@ -100,7 +100,7 @@ def test_commits_given_are_used_and_not_what_the_branch_means_now(pair):
     first = pair.check()
     pair.push("expert", checkpoint(seed=9))
     commits = [one.commit for one in first.pins]
-    assert [one.commit for one in pair.check(commits=commits).pins] == commits
+    assert [(one.commit, one.revision) for one in pair.check(commits=commits).pins] == [(c, "main") for c in commits]
     assert pair.check().pins[1].commit != commits[1]
 
 

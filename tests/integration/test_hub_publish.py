@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from app.errors import Code, SpearError
-from app.hub import publish as publishing
 from app.hub.client import Hub
+from app.hub.commits import confirmed
 from app.hub.download import Stopped
 from app.hub.publish import Published, find_commit, prepare, publish, reconcile
 from app.recipes import Target
@@ -240,7 +240,7 @@ def test_a_commit_with_other_bytes_is_not_passed_off_as_ours(desk):
     (desk.folder / "merge_manifest.json").write_text("{}")
     other = push(desk.api, desk.target.repo, {"merge_manifest.json": b"{}"})
     with pytest.raises(SpearError) as caught:
-        publishing._confirmed(desk.hub, desk.target, other, published.manifest_sha256)
+        confirmed(desk.hub, desk.target, other, published.manifest_sha256)
     assert caught.value.code is Code.VERIFICATION_FAILED
     assert caught.value.names["file"] == "merge_manifest.json"
 
@@ -253,7 +253,7 @@ def test_a_gitignore_in_the_target_cannot_keep_weights_out(desk):
 
 def test_a_trailer_that_is_not_the_last_line_is_no_proof(desk):
     prepare(desk.hub, desk.target)
-    from huggingface_hub import CommitOperationAdd  # noqa: PLC0415
+    from huggingface_hub import CommitOperationAdd
 
     desk.api.create_commit(
         desk.target.repo, [CommitOperationAdd("a", b"1")], commit_message="quoting",

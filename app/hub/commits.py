@@ -1,0 +1,148 @@
+"""Commits on a target's branch: what they hold, and how one is known as a job's. `app.hub.publish` drives this."""
+
+import hashlib
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from app.errors import Code, SpearError
+from app.hub.client import CommitOperationAdd, CommitOperationDelete, Hub
+from app.hub.download import Stopped
+from app.hub.pins import RemoteFile, pin
+from app.recipes import Target
+
+MANIFEST = "merge_manifest.json"
+TRAILER = "Merge-Job"
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".gguf", ".onnx", ".msgpack", ".index.json")
+"""Weight and index files, by their endings; those that a result does not have are deleted by its commit."""
+
+SMALL_BYTES = 5_000_000
+"""Files up to this size are handed to the Hub together, larger ones one by one."""
+
+HISTORY = 1_000
+"""Commits looked at for a trailer, from the newest on."""
+_MAX_MANIFEST = 256_000_000
+_MANY_FILES = 1_000_000
+_MANY_BYTES = 10**18
+
+
+@dataclass(frozen=True)
+class Published:
+    """The commit on the target that bears the job. `manifest_sha256` is that of the manifest in it."""
+
+    repo: str
+    commit: str
+    url: str
+    manifest_sha256: str
+
+
+def prepare(hub: Hub, target: Target) -> str:
+    """The oid of the target branch's head; repository and branch are created where they are missing."""
+    try:
+        branches = hub.branches(target.repo)
+    except SpearError as error:
+        if error.code is not Code.REPO_NOT_FOUND:
+            raise
+        hub.create_repo(target.repo, private=target.private)
+        branches = _branches(hub, target, wanted="main")
+    if target.branch not in branches:
+        start = branches.get("main") or next(iter(branches.values()), None)
+        if start is None:
+            raise SpearError(Code.HUB_REFUSED, f"{target.repo} has no commit to build on", repo=target.repo)
+        hub.create_branch(target.repo, target.branch, start=start)
+        branches = _branches(hub, target, wanted=target.branch)
+    return branches[target.branch]
+
+
+def find_commit(hub: Hub, target: Target, job_id: str, *, since: str | None = None) -> str | None:
+    """The oid of the commit on the target's branch that bears the job, if there is one.
+
+    Commits are looked at from the newest on, down to `since`, which is not looked at.
+    """
+    found = find(hub, target, job_id, since=since)
+    return found[0] if found else None
+
+
+def find(hub: Hub, target: Target, job_id: str, *, since: str | None) -> tuple[str, str] | None:
+    """As `find_commit`: oid and manifest digest of the commit whose last line is the job's trailer."""
+    pattern = re.compile(rf"{TRAILER}: {re.escape(job_id)} ([0-9a-f]{{64}})")
+    try:
+        for oid, message in islice(hub.commits(target.repo, target.branch), HISTORY):
+            if oid == since:
+                break
+            last = message.rstrip().rpartition("\n")[2].strip()
+            if match := pattern.fullmatch(last):
+                return oid, match[1]
+    except SpearError as error:
+        if error.code not in {Code.REPO_NOT_FOUND, Code.REVISION_NOT_FOUND}:
+            raise
+    return None
+
+
+def upload(
+    hub: Hub, target: Target, folder: Path, *, progress: Callable[[int], None], stop: Callable[[], bool]
+) -> list[CommitOperationAdd]:
+    """Stores every file of the folder at the Hub, without a commit; `progress` gets the bytes stored since last time.
+
+    Can be repeated at will: content that is there already is not sent. Raises `Stopped` between two files.
+    """
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    additions = [CommitOperationAdd(path.relative_to(folder).as_posix(), path) for path in paths]
+    small = [addition for addition in additions if addition.upload_info.size <= SMALL_BYTES]
+    for batch in (small, *([addition] for addition in additions if addition not in small)):
+        if stop():
+            raise Stopped
+        hub.upload(target.repo, target.branch, batch)
+        progress(sum(addition.upload_info.size for addition in batch))
+    return additions
+
+
+def commit(
+    hub: Hub, target: Target, additions: list[CommitOperationAdd], *, parent: str, title: str, trailer: str
+) -> str:
+    """ONE commit on top of `parent`, never repeated here: the uploaded files in, weights and indexes of before out."""
+    names = {addition.path_in_repo for addition in additions}
+    stale = [
+        CommitOperationDelete(file.path, is_folder=False)
+        for file in files_at(hub, target, parent)
+        if file.path.endswith(WEIGHTS) and file.path not in names
+    ]
+    return hub.commit(
+        target.repo, target.branch, [*additions, *stale], parent=parent, title=title, description=trailer
+    )
+
+
+def files_at(hub: Hub, target: Target, oid: str) -> tuple[RemoteFile, ...]:
+    """Every file of the target at a commit. The limits on inputs are not for targets, which may hold much else."""
+    return pin(hub, target.repo, oid, max_files=_MANY_FILES, max_total_bytes=_MANY_BYTES).files
+
+
+def confirmed(hub: Hub, target: Target, oid: str, manifest_sha256: str) -> Published:
+    """The commit, if its manifest is the one that its trailer names."""
+    raw = hub.read(target.repo, oid, MANIFEST, size=_MAX_MANIFEST)
+    if hashlib.sha256(raw).hexdigest() != manifest_sha256:
+        raise unlike(target, MANIFEST, oid=oid)
+    return Published(target.repo, oid, f"{hub.endpoint}/{target.repo}/tree/{oid}", manifest_sha256)
+
+
+def _branches(hub: Hub, target: Target, *, wanted: str) -> dict[str, str]:
+    """The branches, once `wanted` is seen among them: what was just created may take a moment to show."""
+    for wait in (0.0, 0.2, 0.5, 1.0, 2.0, 4.0):
+        time.sleep(wait)
+        branches = hub.branches(target.repo)
+        if wanted in branches:
+            return branches
+    raise SpearError(
+        Code.HUB_UNAVAILABLE, f"the Hub does not show branch {wanted} of {target.repo}", repo=target.repo
+    )
+
+
+def unlike(target: Target, file: str, *, oid: str) -> SpearError:
+    """The refusal of a commit in which `file` is not as it was published."""
+    return SpearError(
+        Code.VERIFICATION_FAILED, f"{file} in commit {oid} of {target.repo} is not what was published",
+        repo=target.repo, file=file, commit=oid,
+    )  # fmt: skip
