@@ -9,7 +9,7 @@ MARGIN = 0.02
 
 
 def table(found: Measured) -> Table:
-    """Losses and shares of every model."""
+    """Losses and shares of every model; the matched control is as far from the base as the restored model is."""
     shown = Table("model", box=None, pad_edge=False)
     for head in ("general loss", "math loss", "forgetting undone", "gain kept"):
         shown.add_column(head, justify="right")
@@ -22,8 +22,7 @@ def table(found: Measured) -> Table:
 
 
 def _uniform(t: float, *, found: Measured) -> str:
-    mark = " (as far from the base as restored)" if t == found.strength else ""
-    return f"uniform interpolation, t = {t:.2f}{mark}"
+    return f"uniform t = {t:.2f}" + (", matched" if t == found.strength else "")
 
 
 def sentence(found: Measured) -> str:

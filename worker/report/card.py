@@ -1,12 +1,12 @@
 """README.md: the model card. A view of the report; every string from outside is escaped."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from worker.pipeline.task import Task
 from worker.report import licence, markup
-from worker.report.schema import Merge, Module, Report, Selection
+from worker.report.schema import Merge, Module, Report, Selection, Source
 from worker.report.verdict import NO_EVALUATION, count, strength
 
 PIPELINES = {
@@ -42,7 +42,7 @@ def build_card(
         markup.text(told.verdict),
         *([_restored(task, told.selection)] if told.selection.scored else []),
         *(f"![{markup.text(words)}]({path})" for path, words in figures.items()),
-        _parents(task),
+        _parents(task, told.inputs),
         f"## Recipe\n\n{markup.fenced(json.dumps(told.recipe, indent=2, ensure_ascii=False), language='json')}",
         _limits(task, told.merge, warnings=told.warnings),
         _reproduce(),
@@ -103,16 +103,16 @@ def _apart(selection: Selection) -> list[str]:
     return [f"Share of the model's parameters in groups of their own: {', '.join(parts)}."] if parts else []
 
 
-def _parents(task: Task) -> str:
+def _parents(task: Task, sources: Sequence[Source]) -> str:
     rows = [
         (
-            "base" if i == 0 else "adapted" if len(task.inputs) == 2 else f"expert {i}",
+            "base" if i == 0 else "adapted" if len(sources) == 2 else f"expert {i}",
             f"[{markup.text(source.repo)}](/{source.repo}/tree/{source.commit})",
             markup.code(source.revision),
             markup.code(source.commit),
             markup.text(source.license or "not stated"),
         )
-        for i, source in enumerate(task.inputs)
+        for i, source in enumerate(sources)
     ]
     table = markup.table(("role", "repository", "revision", "commit", "licence"), rows)
     return f"## Parents\n\n{table}\n\n{licence.statement(task.inputs)}"

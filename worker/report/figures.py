@@ -91,8 +91,9 @@ def _figure(told: Report) -> Figure:
     figure = Figure(figsize=(place.width, place.height), dpi=DPI, facecolor="white")
     upper = figure.add_axes(place.box(place.height - 1.05 - place.panel[1]))
     lower = figure.add_axes(place.box(0.72))
-    _panel(upper, place, data, values=_array(data.score), title="score: rank within the group, 1 is first", top=1.0)
-    _panel(lower, place, data, values=_array(data.relative_change), title="relative change ‖Wa - Wb‖ / ‖Wb‖", top=None)
+    score, change = _array(data.score), _array(data.relative_change)
+    _panel(upper, place, data, values=score, title="score: rank within the group, 1 is first", top=1.0)
+    _panel(lower, place, data, values=change, title="relative change ‖Wa - Wb‖ / ‖Wb‖", top=_top(change))
     _margin(upper, told)
     _words(figure, place, told)
     return figure
@@ -114,13 +115,17 @@ def _array(grid: tuple[tuple[float | None, ...], ...]) -> Grid:
     return np.array([[np.nan if value is None else value for value in row] for row in grid], dtype=np.float64)
 
 
-def _panel(axes: Axes, place: Layout, data: Heatmap, *, values: Grid, title: str, top: float | None) -> None:
+def _top(values: Grid) -> float:
+    """The end of a colour scale that a few outliers shall not stretch; they take its last colour."""
     finite = values[np.isfinite(values)]
-    highest = top if top is not None else float(finite.max(initial=0.0)) or 1.0
+    return float(np.quantile(finite, 0.97)) or 1.0 if finite.size else 1.0
+
+
+def _panel(axes: Axes, place: Layout, data: Heatmap, *, values: Grid, title: str, top: float) -> None:
     axes.set_facecolor(EMPTY)
     mesh = axes.pcolormesh(
         np.arange(len(data.layers) + 1) - 0.5, np.arange(len(data.modules) + 1) - 0.5, np.ma.masked_invalid(values),
-        cmap=COLOURS, norm=Normalize(0.0, highest), edgecolors="white", linewidth=1.0,
+        cmap=COLOURS, norm=Normalize(0.0, top), edgecolors="white", linewidth=1.0,
     )  # fmt: skip
     _outline(axes, place, data)
     axes.set_title(title, loc="left", fontsize=9, color=MUTED, pad=5)
@@ -129,7 +134,7 @@ def _panel(axes: Axes, place: Layout, data: Heatmap, *, values: Grid, title: str
     step = next((s for s in (1, 2, 5, 10, 20, 50) if len(data.layers) / s <= 24), 100)
     shown = [i for i, layer in enumerate(data.layers) if layer % step == 0]
     axes.set_xticks(shown, labels=[str(data.layers[i]) for i in shown])
-    _scale(axes, place, mesh=mesh, top=highest)
+    _scale(axes, place, mesh=mesh, top=top, beyond=bool((values > top).any()))
 
 
 def _outline(axes: Axes, place: Layout, data: Heatmap) -> None:
@@ -150,14 +155,15 @@ def _frame(axes: Axes, x: int, y: int, *, inset: tuple[float, float], whole: boo
     axes.plot(x, y, "o", markersize=2.6, color="white", markeredgecolor=ACCENT, markeredgewidth=0.8)
 
 
-def _scale(axes: Axes, place: Layout, *, mesh: Any, top: float) -> None:
+def _scale(axes: Axes, place: Layout, *, mesh: Any, top: float, beyond: bool) -> None:
     """A slim colour bar to the right of a panel, its ends and middle in numbers."""
     bar = axes.inset_axes((1 + 1.35 / place.panel[0], 0.0, 0.1 / place.panel[0], 1.0))
     figure = axes.get_figure(root=True)
     assert figure is not None
     ticks = [0.0, top / 2, top]
     colours = figure.colorbar(mesh, cax=bar, ticks=ticks)
-    colours.ax.set_yticklabels([f"{value:.2g}" for value in ticks])
+    labels = [f"{value:.2g}" for value in ticks]
+    colours.ax.set_yticklabels([*labels[:-1], ("≥ " if beyond else "") + labels[-1]])
     colours.ax.tick_params(labelsize=8, colors=MUTED)
 
 

@@ -57,5 +57,5 @@ def file_digest(path: Path) -> tuple[int, str]:
 
 
 def _input(source: Input) -> dict[str, Any]:
-    pinned = {"repo": source.repo, "revision": source.revision, "commit": source.commit, "license": source.license}
+    pinned = {"repo": source.repo, "commit": source.commit, "license": source.license}
     return {**pinned, "files": dict(sorted(source.digests.items()))}

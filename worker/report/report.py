@@ -74,15 +74,16 @@ def plain(value: Any) -> Any:
 
 
 def _sources(task: Task) -> tuple[schema.Source, ...]:
+    asked = (task.recipe.base, *task.recipe.experts)  # the inputs' own revisions may be pinned already
     return tuple(
         schema.Source(
             role="base" if i == 0 else "expert",
             repo=source.repo,
-            revision=source.revision,
+            revision=ref.revision,
             commit=source.commit,
             license=source.license,
         )
-        for i, source in enumerate(task.inputs)
+        for i, (source, ref) in enumerate(zip(task.inputs, asked, strict=True))
     )
 
 
