@@ -11,6 +11,7 @@ import re
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -82,28 +83,27 @@ class BlobCache:
             _copy(blob, target)
 
     def trim(self, *, room: int = 0, keep: Collection[str] = ()) -> int:
-        """Gives up blobs until the cache has `room` bytes below its limit; returns the bytes freed."""
-        held = sum(stat.st_size for _, stat in self._entries())
+        """Gives up files until the cache has `room` bytes below its limit; returns the bytes freed."""
+        held = sum(stat.st_size for _, _, stat in self._entries())
         return self.release(held + room - self.max_bytes, keep=keep)
 
     def release(self, wanted: int, *, keep: Collection[str] = ()) -> int:
-        """Gives up the blobs longest unused until `wanted` bytes are freed; returns how many were.
+        """Gives up the blobs and parts longest unused until `wanted` bytes are freed; returns how many were.
 
         Not those in `keep`, nor those that a job has linked: nothing would be freed.
         """
         freed = 0
-        for path, stat in sorted(self._entries(), key=lambda entry: entry[1].st_mtime_ns):
+        for path, digest, stat in sorted(self._entries(), key=lambda entry: entry[2].st_mtime_ns):
             if freed >= wanted:
                 break
-            if stat.st_nlink == 1 and f"{path.parent.name}:{path.name}" not in keep and self._drop(path):
+            if stat.st_nlink == 1 and digest not in keep and self._drop(path, digest):
                 freed += stat.st_size
         return freed
 
-    def _drop(self, path: Path) -> bool:
-        """Removes a blob unless somebody is at work on it or has just linked it."""
-        lock = self._lock(f"{path.parent.name}:{path.name}")
+    def _drop(self, path: Path, digest: str) -> bool:
+        """Removes a file unless somebody is at work on it or has just linked it."""
         try:
-            with lock.acquire(timeout=0):
+            with self._lock(digest).acquire(timeout=0):
                 if path.stat().st_nlink > 1:
                     return False
                 path.unlink()
@@ -111,10 +111,13 @@ class BlobCache:
             return False
         return True
 
-    def _entries(self) -> Iterator[tuple[Path, os.stat_result]]:
-        for path in (self.root / "blobs").glob("*/*"):
+    def _entries(self) -> Iterator[tuple[Path, str, os.stat_result]]:
+        """Every blob, and every part that some job has left."""
+        blobs = ((path, f"{path.parent.name}:{path.name}") for path in (self.root / "blobs").glob("*/*"))
+        parts = ((path, path.name.replace("-", ":", 1)) for path in (self.root / "parts").glob("*"))
+        for path, digest in chain(blobs, parts):
             with suppress(FileNotFoundError):
-                yield path, path.stat()
+                yield path, digest, path.stat()
 
     def _lock(self, digest: str) -> FileLock:
         # not shared between threads by thread-local state: each call has a lock of its own, as each process would

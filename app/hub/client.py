@@ -2,11 +2,12 @@
 
 import os
 import re
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -52,7 +53,7 @@ class Hub:
         self.api = HfApi(endpoint=self.endpoint, token=token or False)
         self._headers = {**build_hf_headers(token=token or False), "accept-encoding": "identity"}
         # for the bytes of files; redirects to storage elsewhere go without our credential
-        self._http = httpx2.Client(follow_redirects=True, timeout=timeout_seconds)
+        self._http = httpx2.Client(follow_redirects=True, timeout=timeout_seconds, verify=_tls())
         if self.endpoint != OFFICIAL:
             # Other Hubs have no Xet storage, and the client does not fall back by itself. Read at each upload.
             constants.HF_HUB_DISABLE_XET = True
@@ -245,4 +246,10 @@ def _use_timeout(seconds: float) -> None:
     if _timeout_in_use == seconds:
         return
     _timeout_in_use = seconds
-    set_client_factory(lambda: httpx2.Client(follow_redirects=True, timeout=seconds))
+    set_client_factory(lambda: httpx2.Client(follow_redirects=True, timeout=seconds, verify=_tls()))
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """Reading the certificates takes 20 ms: once per process, not per request."""
+    return httpx2.create_ssl_context()

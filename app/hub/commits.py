@@ -92,7 +92,8 @@ def upload(
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     additions = [CommitOperationAdd(path.relative_to(folder).as_posix(), path) for path in paths]
     small = [addition for addition in additions if addition.upload_info.size <= SMALL_BYTES]
-    for batch in (small, *([addition] for addition in additions if addition not in small)):
+    large = [addition for addition in additions if addition.upload_info.size > SMALL_BYTES]
+    for batch in (small, *([addition] for addition in large)):
         if stop():
             raise Stopped
         hub.upload(target.repo, target.branch, batch)

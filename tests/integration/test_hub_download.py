@@ -247,6 +247,18 @@ def test_what_was_not_used_for_longest_goes_first_but_nothing_in_use(tmp_path):
     assert (tmp_path / "job" / "file").read_bytes() == b"\0" * 100
 
 
+def test_parts_that_dead_jobs_left_count_and_go_unless_somebody_works_on_them(tmp_path):
+    cache = BlobCache(tmp_path, max_bytes=100)
+    left, active = sha256(b"left"), sha256(b"active")
+    for digest in (left, active):
+        cache.part(digest).write_bytes(b"x" * 100)
+    os.utime(cache.part(active), (1, 1))
+    with cache.lock(active, checkpoint=lambda: None):
+        assert cache.trim() == 100
+    assert cache.part(active).exists()
+    assert not cache.part(left).exists()
+
+
 def test_a_blob_whose_size_is_wrong_does_not_count(tmp_path):
     cache = BlobCache(tmp_path, max_bytes=10)
     assert cache.has(keep(cache, b"abc"), size=4) is False
