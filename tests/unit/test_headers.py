@@ -48,7 +48,7 @@ def test_trailing_blanks_scalars_and_empty_tensors_are_fine():
 
 def test_a_header_of_real_safetensors_parses_to_the_same():
     torch = pytest.importorskip("torch")
-    from safetensors.torch import save  # noqa: PLC0415
+    from safetensors.torch import save
 
     blob = save({"x": torch.ones(3, 2, dtype=torch.bfloat16), "y": torch.zeros(5, dtype=torch.int8)})
     size = header_size(blob[:8], file=F, limit=10_000)
