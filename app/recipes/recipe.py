@@ -6,9 +6,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from app.errors import Code, SpearError
 from app.recipes.methods import load_all
-from app.recipes.methods.base import MethodParameters
+from app.recipes.methods.base import MethodParameters, Setting, Share
 
 METHODS = load_all()
+PER_EXPERT = ("weight", "density", "gamma", "epsilon")
+_NEUTRAL = {"weight": 1.0}  # changes nothing where a method takes no weights
 if TYPE_CHECKING:
     AnyMethod = MethodParameters
 else:
@@ -42,9 +44,12 @@ class ModelRef(_Part):
 
 
 class Expert(ModelRef):
-    """A fine-tuned checkpoint that goes into the merge."""
+    """A fine-tuned checkpoint that goes into the merge. What the method takes per expert stands here or in `method`."""
 
-    weight: float = Field(1.0, allow_inf_nan=False)
+    weight: Setting | None = None
+    density: Share | None = None
+    gamma: Share | None = None
+    epsilon: Share | None = None
 
 
 class Target(_Part):
@@ -80,6 +85,14 @@ class Recipe(_Part):
         if len(self.experts) < least or (most is not None and len(self.experts) > most):
             wanted = str(least) if least == most else f"{least} to {most or 'many'}"
             raise ValueError(f"{self.method.method_name()} takes {wanted} experts, not {len(self.experts)}")
+        return self
+
+    @model_validator(mode="after")
+    def _expert_parameters(self) -> Self:
+        for expert in self.experts:
+            given = {name for name in PER_EXPERT if getattr(expert, name) not in (None, _NEUTRAL.get(name))}
+            if foreign := sorted(given - set(self.method.per_expert)):
+                raise ValueError(f"{self.method.method_name()} takes no {foreign[0]} (expert {expert.repo})")
         return self
 
 

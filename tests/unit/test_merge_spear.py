@@ -199,15 +199,15 @@ merge(Task.model_validate_json(sys.argv[1]), %r, Reporter(Paced()))
 
 
 def kill_after(task: Task, *, tensors: int) -> None:
-    """Runs the merge in a process of its own and kills it when so many tensors are finished."""
+    """Runs the merge in a process of its own and kills it when so many more tensors are finished."""
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD % DECISIONS, task.model_dump_json()],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         cwd=Path(__file__).parents[2], env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     with child:
-        for _ in range(tensors + 1):
-            assert json.loads(child.stdout.readline())["kind"] in {"stage", "step"}
+        while tensors >= 0:
+            tensors -= "resumed" not in json.loads(child.stdout.readline())
             child.stdin.write(b".")
             child.stdin.flush()
         child.send_signal(signal.SIGKILL)
@@ -217,12 +217,12 @@ def kill_after(task: Task, *, tensors: int) -> None:
 def test_a_killed_merge_goes_on_to_the_same_bytes(tmp_path, base_model, adapted_model):
     run(make_task(tmp_path / "undisturbed", base_model, adapted_model))
     task = make_task(tmp_path / "killed", base_model, adapted_model)
-    points = sorted(random.Random(os.getpid()).sample(range(1, 17), 2))
+    points = [random.Random(os.getpid()).randrange(1, 10) for _ in range(2)]
     for point in points:
         kill_after(task, tensors=point)
         assert list(task.output.glob("*.safetensors")) == []
     result, _ = run(task)
-    assert result.resumed >= points[-1], points
+    assert result.resumed >= sum(points), points
     assert result.operations[Q] == "slerp"
     assert contents(task.output) == contents(tmp_path / "undisturbed" / "output")
 

@@ -72,7 +72,13 @@ def test_the_files_load_as_safetensors(tmp_path, limit):
     assert loaded.keys() == TENSORS.keys()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in TENSORS.items())
     assert ("model.safetensors" in files) == (limit == 10**6)
-    assert not (tmp_path / "journal").exists()
+    assert not list((tmp_path / "out").glob("*.partial"))
+
+
+def test_a_rerun_finds_all_done(tmp_path):
+    expected = write_all(tmp_path, limit=2000)
+    assert len(finished(tmp_path, limit=2000)) == len(TENSORS)
+    assert write_all(tmp_path, limit=2000) == expected
 
 
 def test_the_index_names_every_tensor_and_the_total(tmp_path):

@@ -36,7 +36,7 @@ class WrittenFile:
 class ShardedWriter:
     """Writes tensors in the order of `order`, each as any number of consecutive pieces.
 
-    A context manager: on success nothing is left but the checkpoint; after a `SpearError` nothing is left at all; after
+    A context manager: on success no partial file is left; after a `SpearError` nothing is left at all; after
     any other end (a kill, a bug) the partial files and the journal stay, and the next writer with the same `plan` goes
     on behind the last tensor that is whole. `finished` holds those tensors' notes by name.
     """
@@ -85,7 +85,7 @@ class ShardedWriter:
         self._journal.record(name, file=place.file, crc=self._crcs[place.file], note=note)
 
     def complete(self) -> tuple[WrittenFile, ...]:
-        """Gives all files their names, writes the index, removes the journal."""
+        """Gives all files their names and writes the index. The journal stays: a rerun finds all done."""
         missing = [name for name in self.order if name not in self.finished]
         if missing:
             raise ValueError(f"{len(missing)} tensors were never written, {missing[0]} among them")
@@ -94,7 +94,7 @@ class ShardedWriter:
             (self._output / (shard.file + PARTIAL)).rename(self._output / shard.file)
         if len(self.shards) > 1:
             (self._output / INDEX).write_text(index_text(self.shards))
-        self._journal.remove()
+        self._journal.close()
         return tuple(WrittenFile(shard.file, shard.size, self._crcs[shard.file]) for shard in self.shards)
 
     def discard(self) -> None:
@@ -115,11 +115,12 @@ class ShardedWriter:
         self._journal.close()
 
     def _start(self) -> None:
+        (self._output / INDEX).unlink(missing_ok=True)
         if not self._journal.entries:
             _remove_weights(self._output)
         for shard in self.shards:
             final, partial = self._output / shard.file, self._output / (shard.file + PARTIAL)
-            if final.exists():  # killed while the files were being renamed
+            if final.exists():  # killed while the files were being renamed, or later
                 final.rename(partial)
             self._handles[shard.file] = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             os.posix_fallocate(self._handles[shard.file], 0, shard.size)

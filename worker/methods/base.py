@@ -74,6 +74,10 @@ class Workspace:
         return self.take(key, len(stored), dtype).copy_(stored)
 
 
+class NotFiniteError(ArithmeticError):
+    """A method came upon NaN or infinity that its result would not show."""
+
+
 class Method(ABC):
     """One tensor's merge by one method. A subclass is the method; its `name` is the recipe's."""
 
@@ -85,6 +89,11 @@ class Method(ABC):
         self.spec = spec
         self.work = work
         self.turn = 0
+
+    @classmethod
+    def made_for(cls, spec: Spec, work: Workspace) -> "Method":
+        """The method for one tensor; a subclass may choose a variant of itself by the parameters."""
+        return cls(spec, work)
 
     @property
     def surveys(self) -> int:

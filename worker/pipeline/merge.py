@@ -4,19 +4,23 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from math import ceil
 
 import torch
 
 from app.errors import Code, SpearError
+from app.hub.headers import TensorInfo
+from worker.checkpoints.behind import WriteBehind
 from worker.checkpoints.dtypes import TORCH_DTYPES, torch_dtype
 from worker.checkpoints.finite import is_finite
-from worker.checkpoints.reader import Checkpoint, memory
+from worker.checkpoints.reader import Checkpoint
 from worker.checkpoints.writer import ShardedWriter, WrittenFile
-from worker.methods import Chunk, Method, Workspace, load_all
+from worker.methods import Chunk, Method, NotFiniteError, Workspace, load_all
 from worker.methods.base import CHUNK
 from worker.pipeline.companions import copy_companions
-from worker.pipeline.operations import Operation, digest, plan_operations
+from worker.pipeline.operations import Operation, digest, output_dtype, plan_operations
 from worker.pipeline.task import Reporter, Task
 
 
@@ -56,9 +60,11 @@ def merge(task: Task, decisions: Mapping[str, float] | None, reporter: Reporter)
             )
         )
         resumed = len(writer.finished)
-        _Run(task, checkpoints, writer, reporter).run({op.name: op for op in operations})
+        with WriteBehind(writer) as behind:
+            run = _Run(task, checkpoints, behind)
+            _write_all(run, writer, {op.name: op for op in operations}, reporter)
         files = writer.complete()
-    companions = copy_companions(task.inputs[-1].path, task.output, dtype=task.recipe.output.dtype)
+    companions = copy_companions(task.inputs[-1].path, task.output, dtype=output_dtype(task))
     return MergeResult(
         operations=dict(writer.finished), files=files, companions=tuple(companions),
         seconds=time.monotonic() - began, bytes_read=sum(checkpoint.bytes_read for checkpoint in checkpoints),
@@ -66,77 +72,100 @@ def merge(task: Task, decisions: Mapping[str, float] | None, reporter: Reporter)
     )
 
 
-class _Run:
-    """One merge under way: the buffers, and the loop over tensors and chunks."""
+def _write_all(run: "_Run", writer: ShardedWriter, operations: Mapping[str, Operation], reporter: Reporter) -> None:
+    tensors = [tensor for shard in writer.shards for tensor in shard.tensors]
+    reporter.stage("merging", total=float(sum(tensor.nbytes for tensor in tensors)), unit="bytes")
+    resumed = dict(writer.finished)
+    left = [tensor for tensor in tensors if tensor.name not in resumed]
+    done = sum(tensor.nbytes for tensor in tensors) - sum(tensor.nbytes for tensor in left)
+    if resumed:
+        reporter.step(done=done, name=f"{len(resumed)} tensors finished before", resumed=len(resumed))
+    for tensor, following in pairwise([*left, None]):
+        assert tensor
+        if following:
+            run.will_need(operations[following.name])
+        note = run.perform(operations[tensor.name])
+        done += tensor.nbytes
+        say = partial(reporter.step, done=done, name=tensor.name, operation=note)
+        run.behind.finish(tensor.name, note=note, then=say)
 
-    def __init__(
-        self, task: Task, checkpoints: Sequence[Checkpoint], writer: ShardedWriter, reporter: Reporter
-    ) -> None:
+
+class _Run:
+    """One merge under way: the buffers, and the loops over chunks."""
+
+    def __init__(self, task: Task, checkpoints: Sequence[Checkpoint], behind: WriteBehind) -> None:
         self.task = task
         self.checkpoints = checkpoints
-        self.writer = writer
-        self.reporter = reporter
+        self.behind = behind
         self.work = Workspace()
         self.methods = load_all()
 
-    def run(self, operations: Mapping[str, Operation]) -> None:
-        sizes = {shard.file: shard.size for shard in self.writer.shards}
-        self.reporter.stage("merging", total=float(sum(sizes.values())), unit="bytes")
-        done = 0
-        for tensor in (tensor for shard in self.writer.shards for tensor in shard.tensors):
-            if tensor.name not in self.writer.finished:
-                self.writer.finish(tensor.name, note=self.perform(operations[tensor.name]))
-            done += tensor.nbytes
-            self.reporter.step(done=done, name=tensor.name, operation=self.writer.finished[tensor.name])
-
     def perform(self, operation: Operation) -> str:
-        """Writes one tensor, and says what was done with it."""
+        """Computes one tensor and hands it on, and says what was done with it."""
         if operation.source is not None:
             self._copy(operation, operation.source)
             return operation.note
         assert operation.spec is not None
-        method = self.methods[operation.method](operation.spec, self.work)
+        method = self.methods[operation.method].made_for(operation.spec, self.work)
+        try:
+            self._merge(operation, method)
+        except NotFiniteError:
+            self._blame(operation)
+        return method.operation
+
+    def will_need(self, operation: Operation) -> None:
+        """The kernel shall fetch this tensor's inputs while others are computed."""
+        for source in self._sources(operation):
+            self.checkpoints[source].will_need(operation.name)
+
+    def _merge(self, operation: Operation, method: Method) -> None:
         for turn in range(method.surveys):
             method.turn = turn
             for chunk in self._chunks(operation, method):
                 method.survey(chunk)
             method.conclude()
-        out_dtype = TORCH_DTYPES[operation.dtype]
+        dtype = TORCH_DTYPES[operation.dtype]
         for chunk in self._chunks(operation, method):
-            out = self.work.take("out", len(chunk), out_dtype)
+            out = self.behind.buffer(len(chunk), dtype)
             method.merge(chunk, out)
             if not is_finite(out, self.work):
-                self._blame(operation)
-            self.writer.write(operation.name, memory(out))
-        return method.operation
+                raise NotFiniteError(operation.name)
+            self.behind.write(operation.name, out)
 
     def _copy(self, operation: Operation, source: int) -> None:
-        info, dtype = self.checkpoints[source].tensors[operation.name], TORCH_DTYPES[operation.dtype]
+        dtype = TORCH_DTYPES[operation.dtype]
+        info = self.checkpoints[source].tensors[operation.name]
         for start, stop in _spans(info.elements, grain=1):
-            stored = self._read(source, operation.name, start, stop)
-            out = stored if stored.dtype == dtype else self.work.load("out", stored, dtype)
+            out = self.behind.buffer(stop - start, dtype)
+            if torch_dtype(info) == dtype:
+                self.checkpoints[source].read_flat(info.name, start=start, stop=stop, out=out)
+            else:
+                out.copy_(self._read(source, info, start, stop))
             if not is_finite(out, self.work):
                 self._blame(operation)
-            self.writer.write(operation.name, memory(out))
+            self.behind.write(operation.name, out)
 
     def _chunks(self, operation: Operation, method: Method) -> Iterator[Chunk]:
-        elements = torch.Size(operation.shape).numel()
-        for start, stop in _spans(elements, grain=method.grain):
-            models = [self._read(i, operation.name, start, stop) for i in range(len(self.checkpoints))]
-            yield Chunk(start, stop, models[0], tuple(models[1:]))
+        infos = [checkpoint.tensors[operation.name] for checkpoint in self.checkpoints]
+        nothing = torch.empty(0)
+        for start, stop in _spans(infos[0].elements, grain=method.grain):
+            base = self._read(0, infos[0], start, stop) if method.uses_base else nothing
+            experts = [self._read(source, infos[source], start, stop) for source in range(1, len(infos))]
+            yield Chunk(start, stop, base, tuple(experts))
 
-    def _read(self, source: int, name: str, start: int, stop: int) -> torch.Tensor:
-        checkpoint = self.checkpoints[source]
-        buffer = self.work.take(f"input{source}", stop - start, torch_dtype(checkpoint.tensors[name]))
-        return checkpoint.read_flat(name, start=start, stop=stop, out=buffer)
+    def _read(self, source: int, info: TensorInfo, start: int, stop: int) -> torch.Tensor:
+        buffer = self.work.take(f"input{source}", stop - start, torch_dtype(info))
+        return self.checkpoints[source].read_flat(info.name, start=start, stop=stop, out=buffer)
+
+    def _sources(self, operation: Operation) -> Sequence[int]:
+        return range(len(self.checkpoints)) if operation.source is None else [operation.source]
 
     def _blame(self, operation: Operation) -> None:
         """Finds out which input is not finite, and raises."""
-        sources = range(len(self.checkpoints)) if operation.source is None else [operation.source]
-        for source in sources:
+        for source in self._sources(operation):
             info = self.checkpoints[source].tensors[operation.name]
             for start, stop in _spans(info.elements, grain=1):
-                if not is_finite(self._read(source, operation.name, start, stop), self.work):
+                if not is_finite(self._read(source, info, start, stop), self.work):
                     repo = self.task.inputs[source].repo
                     raise SpearError(
                         Code.NONFINITE_TENSOR, f"{operation.name} of {repo} has NaN or infinite values",

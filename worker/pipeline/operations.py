@@ -11,6 +11,7 @@ from app.hub.headers import TensorInfo
 from worker.checkpoints.dtypes import MERGEABLE
 from worker.checkpoints.reader import Checkpoint
 from worker.methods import Spec
+from worker.pipeline.parameters import Parameters
 from worker.pipeline.task import Input, Task
 
 OUTPUT_TAGS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
@@ -38,10 +39,11 @@ def plan_operations(
     """One operation per tensor of the output: the last expert's tensors, and what only the others have.
 
     A tied head that is stored beside its embedding is left out. Raises `SpearError` (SHAPE_MISMATCH,
-    DTYPE_UNSUPPORTED) naming the tensor.
+    DTYPE_UNSUPPORTED, INVALID_RECIPE) naming the tensor.
     """
     names = [name for name in _union(checkpoints) if not (name == HEAD and _tied(checkpoints[-1].config))]
-    return [_operation(task, checkpoints, name, decisions) for name in names]
+    parameters = Parameters(task, names)
+    return [_operation(task, checkpoints, name, decisions, parameters) for name in names]
 
 
 def digest(task: Task, operations: Sequence[Operation]) -> str:
@@ -53,17 +55,20 @@ def digest(task: Task, operations: Sequence[Operation]) -> str:
 
 
 def _operation(
-    task: Task, checkpoints: Sequence[Checkpoint], name: str, decisions: Mapping[str, float] | None
+    task: Task, checkpoints: Sequence[Checkpoint], name: str, decisions: Mapping[str, float] | None,
+    parameters: Parameters,
 ) -> Operation:
     having = [number for number, checkpoint in enumerate(checkpoints) if name in checkpoint.tensors]
     model = checkpoints[having[-1]].tensors[name]
-    dtype = output_tag(model, task.recipe.output.dtype)
+    dtype = output_tag(model, output_dtype(task))
     if len(having) < len(checkpoints) or model.dtype not in MERGEABLE:
         return Operation(name, dtype, model.shape, source=having[-1], note="carried_over")
     for number in having:
         _check_alike(checkpoints[number].tensors[name], model, task.inputs[number])
-    assert decisions is not None
-    return _restored(name, dtype, model.shape, t=decisions.get(name, 1.0), adapted=len(checkpoints) - 1)
+    if decisions is not None:
+        return _restored(name, dtype, model.shape, t=decisions.get(name, 1.0), adapted=len(checkpoints) - 1)
+    spec = parameters.of(name, model.shape)
+    return Operation(name, dtype, model.shape, method=task.recipe.method.method_name(), spec=spec)
 
 
 def _restored(name: str, dtype: str, shape: tuple[int, ...], *, t: float, adapted: int) -> Operation:
@@ -72,6 +77,11 @@ def _restored(name: str, dtype: str, shape: tuple[int, ...], *, t: float, adapte
     if t == 0:
         return Operation(name, dtype, shape, source=0, note="copied_base")
     return Operation(name, dtype, shape, method="slerp", spec=Spec(name, shape, {"t": t}, ({},)))
+
+
+def output_dtype(task: Task) -> str | None:
+    """The dtype that the recipe asks for, if it does."""
+    return task.recipe.output.dtype or getattr(task.recipe.method, "dtype", None)
 
 
 def output_tag(model: TensorInfo, wanted: str | None) -> str:

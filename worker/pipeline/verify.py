@@ -18,7 +18,7 @@ from worker.checkpoints.finite import is_finite
 from worker.checkpoints.reader import Checkpoint, memory
 from worker.methods import Workspace
 from worker.pipeline.merge import MergeResult
-from worker.pipeline.operations import output_tag
+from worker.pipeline.operations import output_dtype, output_tag
 from worker.pipeline.task import Reporter, Task
 
 PIECE = 1 << 20
@@ -93,7 +93,7 @@ class _Check:
             model = next(source.tensors[name] for source in reversed(self.inputs) if name in source.tensors)
             if found.shape != model.shape:
                 _fail(f"{name} is {list(found.shape)}, not {list(model.shape)}", tensor=name, file=found.file)
-            wanted = output_tag(model, self.task.recipe.output.dtype)
+            wanted = output_tag(model, output_dtype(self.task))
             if found.dtype != wanted:
                 _fail(f"{name} is stored as {found.dtype}, not {wanted}", tensor=name, file=found.file)
 

@@ -1,0 +1,11 @@
+"""Task arithmetic."""
+
+from typing import Literal
+
+from app.recipes.methods.base import TaskVectors
+
+
+class TaskArithmeticParameters(TaskVectors):
+    """base + lambda · Σ weight · (expert - base). Source: Ilharco et al. (arXiv 2212.04089)."""
+
+    name: Literal["task_arithmetic"] = "task_arithmetic"

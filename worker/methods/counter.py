@@ -1,0 +1,63 @@
+"""Random bits that depend on nothing but a key and a position: any part of a tensor's mask can be made anywhere, again.
+
+SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014) used as a counter-based
+generator: word i is mix(key + (i + 1) · golden ratio). Each 64-bit word serves four elements with 16 bits each.
+"""
+
+from functools import lru_cache
+from hashlib import sha256
+
+import torch
+
+from worker.methods.base import Workspace
+
+GOLDEN = 0x9E3779B97F4A7C15
+MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
+LAST_SHIFT = 31
+LANES = 4
+RESOLUTION = 15
+"""bits of a probability: 1/32768 is the smallest step"""
+
+
+def key_of(*parts: object) -> int:
+    """A 64-bit key of everything that the bits shall depend on."""
+    return int.from_bytes(sha256("\0".join(map(str, parts)).encode()).digest()[:8], "little")
+
+
+def keep_mask(key: int, *, start: int, size: int, density: float, work: Workspace) -> torch.Tensor:
+    """int16 of `size`: -1 (all bits set) with probability `density`, else 0, for elements from `start` on."""
+    first = start // LANES
+    words = random_words(key, start=first, size=-(-(start + size) // LANES) - first, work=work)
+    bits = words.view(torch.int16)[start - first * LANES :][:size]
+    # 15 random bits less the threshold never overflow; the sign, smeared over the word, is the mask
+    bits.bitwise_and_((1 << RESOLUTION) - 1).sub_(round(density * (1 << RESOLUTION)))
+    return bits.bitwise_right_shift_(RESOLUTION)
+
+
+def random_words(key: int, *, start: int, size: int, work: Workspace) -> torch.Tensor:
+    """int64 of `size`: words `start` onwards of the stream `key`."""
+    words = torch.add(_weyl(size), _signed(key + (start + 1) * GOLDEN), out=work.take("words", size, torch.int64))
+    shifted = work.take("words.shifted", size, torch.int64)
+    for shift, factor in MIX:
+        _xor_shift(words, shift, shifted)
+        words.mul_(_signed(factor))
+    _xor_shift(words, LAST_SHIFT, shifted)
+    return words
+
+
+def _xor_shift(words: torch.Tensor, shift: int, buffer: torch.Tensor) -> None:
+    torch.bitwise_right_shift(words, shift, out=buffer)
+    buffer.bitwise_and_((1 << (64 - shift)) - 1)  # torch shifts the sign in; the generator wants zeros
+    words.bitwise_xor_(buffer)
+
+
+@lru_cache(maxsize=2)
+def _weyl(size: int) -> torch.Tensor:
+    """0, 1, 2, … times the golden ratio, modulo 2^64."""
+    return torch.arange(size).mul_(_signed(GOLDEN))
+
+
+def _signed(word: int) -> int:
+    """A 64-bit word as torch's int64 has it."""
+    word %= 1 << 64
+    return word - (1 << 64) if word >= 1 << 63 else word

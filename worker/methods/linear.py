@@ -1,0 +1,28 @@
+"""Weighted mean of the experts. Source: Wortsman et al., "Model soups" (arXiv 2203.05482)."""
+
+import torch
+
+from worker.methods.base import Chunk, Method, Spec, Workspace
+from worker.methods.blend import blend
+
+
+class Linear(Method):
+    """`Σ wᵢ·expertᵢ / Σ wᵢ`; without `normalize`, `Σ wᵢ·expertᵢ`. fp32, one rounding."""
+
+    name = "linear"
+    uses_base = False
+
+    def __init__(self, spec: Spec, work: Workspace) -> None:
+        super().__init__(spec, work)
+        self._coefficients = normalized(
+            [expert["weight"] for expert in spec.experts], normalize=spec.parameters["normalize"]
+        )
+
+    def merge(self, chunk: Chunk, out: torch.Tensor) -> None:
+        blend(self.work, chunk.experts, self._coefficients, out=out)
+
+
+def normalized(weights: list[float], *, normalize: bool) -> list[float]:
+    """The weights over their sum, where that is asked for and the sum is not zero."""
+    total = sum(weights)
+    return [weight / total for weight in weights] if normalize and abs(total) >= 1e-8 else weights

@@ -1,0 +1,134 @@
+"""What the methods on task vectors share: deltas in fp32, and their sums with or without an election of signs."""
+
+from collections.abc import Sequence
+from math import isfinite
+
+import torch
+
+from worker.methods.base import Chunk, Method, NotFiniteError, Spec, Workspace
+
+ZERO_SUM = 1e-8
+"""Below this a divisor counts as zero, and as one (mergekit's rule)."""
+ZERO_NORM = 1e-7
+"""Below this L1 norm nothing is rescaled (mergekit's rule)."""
+TINY = 1e-30
+
+
+class TaskVectorMethod(Method):
+    """`base + λ · mix(w₁δ̂₁, w₂δ̂₂, …)`, δᵢ = expertᵢ - base in fp32; a subclass says by `thin` what δ̂ is.
+
+    `elects`: only entries whose sign is that of `Σ wᵢδ̂ᵢ` (zero counts as plus) are added up, and `normalize` divides
+    by the sum of their weights (TIES, arXiv 2306.01708, section 3); else all are, over the sum of all weights.
+    `rescale` multiplies each δ̂ so that its L1 norm is that of δ (mergekit's rule), which takes one more survey.
+    """
+
+    elects = False
+
+    def __init__(self, spec: Spec, work: Workspace) -> None:
+        super().__init__(spec, work)
+        self.weights = [float(expert["weight"]) for expert in spec.experts]
+        self.scale = float(spec.parameters["lambda"])
+        self.normalize = bool(spec.parameters["normalize"])
+        self.rescale = bool(spec.parameters.get("rescale")) and self.thins
+        self._norms = [[0.0, 0.0] for _ in spec.experts]
+        self._factors = self.weights
+
+    @property
+    def thins(self) -> bool:
+        """Whether any task vector is thinned at all."""
+        return False
+
+    def begin(self) -> None:
+        """A pass over all chunks begins in which `thin` is called for each, in order."""
+
+    def thin(self, number: int, delta: torch.Tensor, chunk: Chunk) -> None:
+        """Turns the delta of expert `number` into δ̂, in place; by default it is δ itself."""
+
+    @property
+    def surveys(self) -> int:
+        return int(self.rescale)
+
+    def survey(self, chunk: Chunk) -> None:
+        """The survey of norms, before and after thinning; always the last one."""
+        if chunk.start == 0:
+            self.begin()
+        base = self.work.load("base", chunk.base)
+        for number, norms in enumerate(self._norms):
+            delta = self.delta(number, chunk, base)
+            norms[0] += self._l1(delta)
+            self.thin(number, delta, chunk)
+            norms[1] += self._l1(delta)
+
+    def conclude(self) -> None:
+        if not all(isfinite(before) for before, _ in self._norms):
+            raise NotFiniteError(self.spec.name)
+        self._factors = [
+            weight * before / after if min(before, after) >= ZERO_NORM else weight
+            for weight, (before, after) in zip(self.weights, self._norms, strict=True)
+        ]
+
+    def merge(self, chunk: Chunk, out: torch.Tensor) -> None:
+        if chunk.start == 0:
+            self.begin()
+        base = self.work.load("base", chunk.base)
+        mixed = self._elected(chunk, base) if self.elects and len(chunk.experts) > 1 else self._summed(chunk, base)
+        out.copy_(mixed.add_(base))
+
+    def delta(self, number: int, chunk: Chunk, base: torch.Tensor, *, key: str = "delta") -> torch.Tensor:
+        """`expert - base` in fp32, in the buffer `key`."""
+        return self.work.load(key, chunk.experts[number]).sub_(base)
+
+    def _l1(self, delta: torch.Tensor) -> float:
+        return torch.abs(delta, out=self.work.take("abs", len(delta))).sum().item()
+
+    def _summed(self, chunk: Chunk, base: torch.Tensor) -> torch.Tensor:
+        mixed = self.work.take("mixed", len(chunk))
+        for number, factor in enumerate(self._shares()):
+            delta = self.delta(number, chunk, base)
+            self.thin(number, delta, chunk)
+            if number == 0:
+                torch.mul(delta, factor, out=mixed)
+            else:
+                mixed.add_(delta, alpha=factor)
+        return mixed
+
+    def _shares(self) -> Sequence[float]:
+        """What each δ̂ is multiplied with where nothing is elected."""
+        total = sum(self.weights)
+        if self.elects:  # one expert alone: where its entry is not zero, it is elected, and its weight cancels
+            total = self.weights[0]
+        divisor = total if self.normalize and abs(total) >= ZERO_SUM else 1
+        return [factor * self.scale / divisor for factor in self._factors]
+
+    def _elected(self, chunk: Chunk, base: torch.Tensor) -> torch.Tensor:
+        """With s = ±1 the elected sign, entry i counts where s·wᵢδ̂ᵢ > 0: sums of relu(s·wᵢδ̂ᵢ), without comparisons."""
+        size = len(chunk)
+        deltas = [self.delta(number, chunk, base, key=f"delta{number}") for number in range(len(chunk.experts))]
+        for number, delta in enumerate(deltas):
+            self.thin(number, delta, chunk)
+            delta.mul_(self._factors[number])
+        sign = torch.add(deltas[0], deltas[1], out=self.work.take("sign", size))
+        for delta in deltas[2:]:
+            sign.add_(delta)
+        sign.sign_().add_(0.5).sign_()  # a sum of zero elects plus
+        for delta in deltas:
+            delta.mul_(sign).clamp_min_(0)
+        mixed = torch.add(deltas[0], deltas[1], out=self.work.take("mixed", size))
+        for delta in deltas[2:]:
+            mixed.add_(delta)
+        if self.normalize:
+            mixed.div_(self._divisor(deltas))
+        return mixed.mul_(sign.mul_(self.scale))
+
+    def _divisor(self, counted: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The sum of the weights of what counts, 1 where that is zero; destroys `counted`."""
+        divisor = self.work.take("divisor", len(counted[0]))
+        for number, part in enumerate(counted):
+            part.sign_()
+            if number == 0:
+                torch.mul(part, self.weights[0], out=divisor)
+            else:
+                divisor.add_(part, alpha=self.weights[number])
+        if min(self.weights) >= 0:  # a zero divides zeros only
+            return divisor.clamp_min_(TINY)
+        return divisor.add_(torch.sign(divisor, out=counted[0]).abs_().neg_().add_(1))
