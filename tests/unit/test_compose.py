@@ -43,9 +43,9 @@ def test_services_wait_for_services_that_can_satisfy_the_condition() -> None:
 
 
 def test_every_spear_command_is_one_that_the_command_line_has() -> None:
-    import typer  # noqa: PLC0415
+    import typer
 
-    from app.cli import app  # noqa: PLC0415
+    from app.cli import app
 
     group = typer.main.get_command(app)
     assert isinstance(group, typer.core.TyperGroup)
@@ -88,7 +88,7 @@ def test_all_that_serve_are_watched() -> None:
 
 
 def test_workers_have_time_to_end_a_publishing() -> None:
-    from app.settings import Settings  # noqa: PLC0415
+    from app.settings import Settings
 
     minutes = {service["stop_grace_period"] for name, service in SERVICES.items() if name.startswith("worker")}
     [grace] = [int(period.removesuffix("m")) * 60 for period in minutes]
