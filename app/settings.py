@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     max_attempts: int = Field(3, ge=1)
     stall_seconds: float = Field(1800, gt=0, description="a stage without any progress for so long is ended")
     publish_seconds: float = Field(120, gt=0, description="deadline of one publishing attempt")
-    crash_at: str = Field("", description="for tests: points at which a worker dies, name@attempt, comma-separated")
+    crash_at: str = Field("", description="for tests: where workers die, as point@attempt:target, comma-separated")
     idempotency_hours: float = Field(24, gt=0)
 
     hub_timeout_seconds: float = Field(30, gt=0, description="connect and read timeout of one call to the Hub")

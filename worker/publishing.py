@@ -39,7 +39,6 @@ class Publication:
     ) -> None:
         """`abandon` settles the job when it must stop while the Hub's client is deep in an upload."""
         self._job = job
-        self._target: Target = parse_recipe(job.recipe).target
         self._lease = lease
         self._leases = leases
         self._settings = settings
@@ -50,6 +49,10 @@ class Publication:
         self._parent: str | None = job.publishing["parent"] if job.publishing else None
         self.uncertain = job.publishing is not None
         """a commit may be on the Hub, or on its way: nobody may end the job as failed"""
+
+    @property
+    def _target(self) -> Target:
+        return parse_recipe(self._job.recipe).target
 
     def reconcile(self, hub: Hub) -> dict[str, Any] | None:
         """The result, if an earlier attempt's commit is on the Hub."""

@@ -61,7 +61,7 @@ class _Attempt:
         self._leases = leases
         self._lease = Lease(job_id=job.id, token=job.lease_token)
         self._workspace = Workspace(settings.home, job.id)
-        crash = CrashPoints(settings.crash_at, attempt=job.attempt)
+        crash = CrashPoints(settings.crash_at, attempt=job.attempt, target=job.target_repo)
         self._progress = Progress(leases, self._lease, crash=crash)
         self._heartbeat = Heartbeat(
             leases, self._lease, lease_seconds=settings.lease_seconds, stall_seconds=settings.stall_seconds,

@@ -1,23 +1,122 @@
-"""Workers that die, jobs that are cancelled: the job ends in the right state, with at most one commit."""
+"""Workers that die, jobs that are cancelled, services that stop: the job ends right, with at most one commit."""
 
+import os
+import signal
+import time
+from pathlib import Path
 
 import pytest
 
-from tests.fixtures.service import start_service, stop_service
+from tests.fixtures.models import make_checkpoint
+from tests.fixtures.service import Service, start_service, stop_service
 
-POINTS = (
-    "resolving.begun", "downloading.begun", "scoring.begun", "merging.begun", "verifying.begun", "publishing.begun",
-    "publishing.recorded", "publishing.committed",
-)  # fmt: skip
+STAGES = ("resolving", "downloading", "scoring", "selecting", "merging", "verifying", "publishing")
+POINTS = [f"{stage}.begun" for stage in STAGES] + ["scoring.done", "publishing.recorded", "publishing.committed"]
+
+
+@pytest.fixture(scope="module")
+def crashing(local_hub_server, base_model, adapted_model, tmp_path_factory):
+    """A service with two workers that die once at every point: one job each, all submitted at once."""
+    account = local_hub_server.fresh_user()
+    points = ",".join(f"{point}@1:{account[0]}/{point}" for point in POINTS)
+    service = start_service(
+        local_hub_server, tmp_path_factory.mktemp("crashing"), workers=2, account=account, SPEAR_CRASH_AT=points
+    )
+    pair = service.push("base", base_model), service.push("adapted", adapted_model)
+    with service.client() as client:
+        jobs = {point: client.submit(service.recipe(*pair, point))["id"] for point in POINTS}
+    yield service, jobs
+    stop_service(service)
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_a_worker_killed_in_any_stage_costs_time_only(point, local_hub, base_model, adapted_model, tmp_path):
-    service = start_service(local_hub, tmp_path, SPEAR_CRASH_AT=f"{point}@1")
+def test_a_worker_killed_in_any_stage_costs_time_only(point, crashing):
+    service, jobs = crashing
+    job = service.wait(jobs[point], timeout=150)
+    assert (job["status"], job["attempt"]) == ("succeeded", 2), job["error"]
+    assert service.commits_of(job) == [job["result"]["commit"]]
+    assert not (service.home / "jobs" / job["id"]).exists()
+
+
+@pytest.fixture(scope="module")
+def slow_pair(service_server: Service, tmp_path_factory) -> tuple[str, str]:
+    """A pair that nobody has downloaded yet: a slow Hub holds a job in its stage."""
+    folder = tmp_path_factory.mktemp("slow")
+    base = make_checkpoint(folder / "base", seed=21)
+    adapted = make_checkpoint(folder / "adapted", seed=22, like=base)
+    return service_server.push("slow-base", base), service_server.push("slow-adapted", adapted)
+
+
+def held_in_download(service: Service, pair: tuple[str, str], target: str) -> str:
+    """A job in the middle of a download that does not move."""
+    service.hub.fault("slow", path=r"/slow-base/resolve/.*\.safetensors", method="GET", times=None, after=2, delay=60)
+    with service.client() as client:
+        job_id = client.submit(service.recipe(*pair, target))["id"]
+    job = service.wait(job_id, until=lambda job: job["stage"] == "downloading")
+    assert job["status"] == "running"
+    return job_id
+
+
+def test_a_running_job_is_cancelled_within_seconds_and_leaves_nothing(service, slow_pair):
+    job_id = held_in_download(service, slow_pair, "cancelled")
+    began = time.monotonic()
+    with service.client() as client:
+        assert client.cancel(job_id)["status"] == "cancelling"
+        job = service.wait(job_id)
+        assert client.cancel(job_id)["status"] == "cancelled"
+    assert job["status"] == "cancelled"
+    assert time.monotonic() - began < 10
+    assert not service.hub.api(service.token).repo_exists(f"{service.user}/cancelled")
+    assert not (service.home / "jobs" / job_id).exists()
+
+
+def test_a_worker_that_is_told_to_stop_hands_its_job_back(service, slow_pair):
+    job_id = held_in_download(service, slow_pair, "drained")
+    (worker,) = service.worker_pids()
+    os.kill(worker, signal.SIGTERM)
+    job = service.wait(job_id, until=lambda job: job["status"] == "queued")
+    assert (job["status"], job["attempt"]) == ("queued", 0)
+    service.hub.clear_faults()
+    job = service.wait(job_id)
+    assert (job["status"], job["attempt"]) == ("succeeded", 1)
+    assert len(service.commits_of(job)) == 1
+
+
+def test_a_paused_worker_that_wakes_up_spoils_nothing(service, slow_pair):
+    job_id = held_in_download(service, slow_pair, "paused")
+    (worker,) = service.worker_pids()
+    frozen = [worker, *_descendants(worker)]
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    service.hub.clear_faults()
     try:
-        pair = service.push("base", base_model), service.push("adapted", adapted_model)
-        job = service.run(service.recipe(*pair, "restored"))
-        assert (job["status"], job["attempt"]) == ("succeeded", 2), job["error"]
-        assert service.commits_of(job) == [job["result"]["commit"]]
+        service.wait(job_id, until=lambda job: job["status"] == "queued")
     finally:
-        stop_service(service)
+        for pid in frozen:
+            os.kill(pid, signal.SIGCONT)
+    job = service.wait(job_id)
+    assert (job["status"], job["attempt"]) == ("succeeded", 2)
+    assert service.commits_of(job) == [job["result"]["commit"]]
+
+
+def test_a_killed_service_goes_on_where_it_was(local_hub, base_model, adapted_model, tmp_path):
+    service = start_service(local_hub, tmp_path)
+    pair = service.push("base", base_model), service.push("adapted", adapted_model)
+    with service.client() as client:
+        job_id = client.submit(service.recipe(*pair, "restored"))["id"]
+    service.process.kill()
+    service.process.wait()
+    service.process.stdout.close()
+    again = start_service(local_hub, tmp_path, account=(service.user, service.token))
+    job = again.wait(job_id)
+    assert job["status"] == "succeeded"
+    assert again.commits_of(job) == [job["result"]["commit"]]
+    stop_service(again)
+
+
+def _descendants(pid: int) -> list[int]:
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found += [int(child), *_descendants(int(child))]
+    return found
