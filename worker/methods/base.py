@@ -21,7 +21,8 @@ class Spec:
     """One tensor's merge: its name and shape, the method's parameters, and those of each expert, in order.
 
     Values that a recipe gives by filter or over depth are resolved: here they are plain. `keys` are the experts'
-    identities (commits), for random masks.
+    identities (commits), for random masks. `drawn` counts the random draws that mergekit would have made before this
+    tensor, going through all tensors in the order of their names' bytes.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Spec:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     experts: tuple[Mapping[str, Any], ...] = ()
     keys: tuple[str, ...] = ()
+    drawn: int = 0
 
     @property
     def elements(self) -> int:
@@ -59,6 +61,8 @@ class Workspace:
     def __init__(self, *, keep: int = 4 * CHUNK) -> None:
         self._keep = keep
         self._blocks: dict[tuple[str, torch.dtype], torch.Tensor] = {}
+        self.memory: dict[object, Any] = {}
+        """what a method wants to find again at its next tensor"""
 
     def take(self, key: str, elements: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """An uninitialised 1-D tensor of so many elements; the same key gives the same memory again."""
@@ -94,6 +98,11 @@ class Method(ABC):
     def made_for(cls, spec: Spec, work: Workspace) -> "Method":
         """The method for one tensor; a subclass may choose a variant of itself by the parameters."""
         return cls(spec, work)
+
+    @classmethod
+    def draws(cls, spec: Spec) -> int:  # noqa: ARG003
+        """The random draws that mergekit makes for this tensor, where its order of draws is to be reproduced."""
+        return 0
 
     @property
     def surveys(self) -> int:

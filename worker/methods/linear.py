@@ -4,6 +4,7 @@ import torch
 
 from worker.methods.base import Chunk, Method, Spec, Workspace
 from worker.methods.blend import blend
+from worker.methods.compat import CompatLinear
 
 
 class Linear(Method):
@@ -17,6 +18,10 @@ class Linear(Method):
         self._coefficients = normalized(
             [expert["weight"] for expert in spec.experts], normalize=spec.parameters["normalize"]
         )
+
+    @classmethod
+    def made_for(cls, spec: Spec, work: Workspace) -> Method:
+        return CompatLinear(spec, work) if spec.parameters.get("compat") else cls(spec, work)
 
     def merge(self, chunk: Chunk, out: torch.Tensor) -> None:
         blend(self.work, chunk.experts, self._coefficients, out=out)

@@ -10,6 +10,7 @@ import torch
 
 from worker.methods.base import Chunk, Method, Spec, Workspace
 from worker.methods.blend import blend
+from worker.methods.compat import CompatSlerp
 
 PARALLEL = 0.9995
 """Past this |cos| the sphere is flat to fp32 and LERP is used (mergekit's threshold)."""
@@ -31,6 +32,10 @@ class Slerp(Method):
         self._base = self._expert = self._dot = 0.0
         self._coefficients = (1 - self.t, self.t)
         self._operation = "slerp"
+
+    @classmethod
+    def made_for(cls, spec: Spec, work: Workspace) -> Method:
+        return CompatSlerp(spec, work) if spec.parameters.get("compat") else cls(spec, work)
 
     @property
     def surveys(self) -> int:

@@ -6,6 +6,7 @@ from math import isfinite
 import torch
 
 from worker.methods.base import Chunk, Method, NotFiniteError, Spec, Workspace
+from worker.methods.compat import CompatTaskVectors
 
 ZERO_SUM = 1e-8
 """Below this a divisor counts as zero, and as one (mergekit's rule)."""
@@ -32,6 +33,14 @@ class TaskVectorMethod(Method):
         self.rescale = bool(spec.parameters.get("rescale")) and self.thins
         self._norms = [[0.0, 0.0] for _ in spec.experts]
         self._factors = self.weights
+
+    @classmethod
+    def made_for(cls, spec: Spec, work: Workspace) -> Method:
+        return CompatTaskVectors(spec, work) if spec.parameters.get("compat") else cls(spec, work)
+
+    @classmethod
+    def draws(cls, spec: Spec) -> int:
+        return CompatTaskVectors.draws(spec) if spec.parameters.get("compat") else 0
 
     @property
     def thins(self) -> bool:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
@@ -10,7 +10,7 @@ from app.errors import Code, SpearError
 from app.hub.headers import TensorInfo
 from worker.checkpoints.dtypes import MERGEABLE
 from worker.checkpoints.reader import Checkpoint
-from worker.methods import Spec
+from worker.methods import Spec, load_all
 from worker.pipeline.parameters import Parameters
 from worker.pipeline.task import Input, Task
 
@@ -43,7 +43,17 @@ def plan_operations(
     """
     names = [name for name in _union(checkpoints) if not (name == HEAD and _tied(checkpoints[-1].config))]
     parameters = Parameters(task, names)
-    return [_operation(task, checkpoints, name, decisions, parameters) for name in names]
+    return _numbered([_operation(task, checkpoints, name, decisions, parameters) for name in names])
+
+
+def _numbered(operations: list[Operation]) -> list[Operation]:
+    """Tells each tensor how many draws mergekit would have made before it (in compat mode; else none)."""
+    methods = load_all()
+    drawn, known = 0, {}
+    for op in sorted(operations, key=lambda op: op.name):
+        known[op.name] = drawn
+        drawn += methods[op.method].draws(op.spec) if op.spec else 0
+    return [replace(op, spec=op.spec and replace(op.spec, drawn=known[op.name])) for op in operations]
 
 
 def digest(task: Task, operations: Sequence[Operation]) -> str:

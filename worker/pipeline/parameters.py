@@ -44,7 +44,7 @@ class Parameters:
         found = resolve(value, tensor=tensor, depth=self.depth(tensor))
         if found is None:
             raise SpearError(
-                Code.INVALID_RECIPE, f"no filter of {field.rstrip('_')} matches {tensor}: end the list with one for all",
+                Code.INVALID_RECIPE, f"no filter of {field.rstrip('_')} matches {tensor}: add one for all",
                 pointer=f"/method/{field.rstrip('_')}", tensor=tensor,
             )
         return found

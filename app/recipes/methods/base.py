@@ -102,4 +102,4 @@ class TaskVectors(Compatible):
     weight: Setting = 1.0
     normalize: bool = Field(default=False, description="divide by the sum of the weights")
     lambda_: Setting = Field(1.0, alias="lambda", description="factor of the summed task vectors")
-    int8_mask: Literal[False, True] = Field(default=False, description="accepted for mergekit's sake; changes nothing here")
+    int8_mask: bool = Field(default=False, description="accepted for mergekit's sake; changes nothing here")
