@@ -75,12 +75,23 @@ class Keys:
         return _caller(row)
 
     def grants(self, key_id: str) -> Caller | None:
-        """The caller behind a key's id as it stands now, for the worker's second look; None once revoked or expired."""
+        """What the owner of a key may do now, for the worker's second look; None if nothing any more.
+
+        A key that merely ran out since it submitted a job still counts for that job; one that was revoked does not,
+        but the owner's other keys do, so that rotating keys does not fail the jobs that wait.
+        """
         with self._database.transaction() as session:
-            row = session.get(ApiKey, key_id)
-        if row is None or not _valid(row, now=datetime.now(UTC)):
+            own = session.get(ApiKey, key_id)
+            rows = session.scalars(select(ApiKey).where(ApiKey.owner == own.owner)).all() if own else ()
+        now = datetime.now(UTC)
+        counting = [row for row in rows if _valid(row, now=now) or (row.id == key_id and row.revoked_at is None)]
+        if not counting:
             return None
-        return _caller(row)
+        return Caller(
+            key_id=key_id, owner=counting[0].owner, scopes=frozenset(s for row in counting for s in row.scopes),
+            reads=tuple(dict.fromkeys(grant for row in counting for grant in row.reads)),
+            writes=tuple(dict.fromkeys(grant for row in counting for grant in row.writes)), unlimited=False,
+        )
 
     def revoke(self, *, name: str) -> int:
         """Revoke all keys of a name; how many there were."""

@@ -49,7 +49,7 @@ def slow_pair(service_server: Service, tmp_path_factory) -> tuple[str, str]:
 
 def held_in_download(service: Service, pair: tuple[str, str], target: str) -> str:
     """A job in the middle of a download that does not move."""
-    service.hub.fault("slow", path=r"/slow-base/resolve/.*\.safetensors", method="GET", times=None, after=2, delay=60)
+    service.hub.fault("slow", path=r"/slow-base/resolve/.*safetensors$", ranged=False, times=None, delay=60)
     with service.client() as client:
         job_id = client.submit(service.recipe(*pair, target))["id"]
     job = service.wait(job_id, until=lambda job: job["stage"] == "downloading")

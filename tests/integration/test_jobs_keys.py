@@ -35,6 +35,18 @@ def test_revoked_and_expired_keys_are_not_found(jobs):
     assert jobs.keys.find(jobs.keys.create(name="b", scopes=("admin",), expires_at=past)) is None
 
 
+def test_the_worker_sees_what_the_owner_may_now(jobs):
+    past = datetime.now(UTC) - timedelta(seconds=1)
+    jobs.keys.create(name="old", owner="o", scopes=("admin",), reads=["x"], expires_at=past)
+    with jobs.database.transaction() as session:
+        old = session.execute(text("SELECT id FROM api_keys WHERE name = 'old'")).scalar_one()
+    assert jobs.keys.grants(old).reads == ("x",)
+    jobs.keys.revoke(name="old")
+    assert jobs.keys.grants(old) is None
+    jobs.keys.create(name="new", owner="o", scopes=("admin",), reads=["y"])
+    assert jobs.keys.grants(old).reads == ("y",)
+
+
 def test_an_unknown_scope_is_refused(jobs):
     with pytest.raises(SpearError, match="unknown scope everything"):
         jobs.keys.create(name="a", scopes=("everything",))

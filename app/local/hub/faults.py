@@ -20,12 +20,21 @@ from app.local.hub.strikes import Action, Strike
 
 
 class Match(BaseModel):
-    """Which requests: all, unless a method or a pattern for the decoded path is given."""
+    """Which requests: all, unless a method, a pattern for the decoded path, or parts (`ranged`) are asked for."""
 
     model_config = ConfigDict(extra="forbid")
 
     method: str = ""
     path: re.Pattern[str] = re.compile("")
+    ranged: bool | None = None
+
+    def meets(self, scope: Scope) -> bool:
+        ranged = "range" in Headers(scope=scope)
+        return (
+            self.method in {"", scope["method"]}
+            and self.ranged in {None, ranged}
+            and self.path.search(_path(scope)) is not None
+        )
 
 
 class Rule(Action):
@@ -38,7 +47,7 @@ class Rule(Action):
     _hits: int = PrivateAttr(0)
 
     def strikes(self, scope: Scope) -> bool:
-        if self.match.method not in {"", scope["method"]} or not self.match.path.search(_path(scope)):
+        if not self.match.meets(scope):
             return False
         self._seen += 1
         struck = self._seen > self.after and (self.times is None or self._hits < self.times)
