@@ -1,26 +1,25 @@
 """The stage `scoring`: singular spectra of base and adapted model, matrix by matrix, and the scores made of them."""
 
-import json
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from app.errors import Code, SpearError
 from app.recipes.methods.spear import SpearParameters
 from worker.checkpoints.reader import Checkpoint
-from worker.pipeline.task import Input, Reporter, Task
-from worker.scores import Part, Row, blank_row, delta_shape, make_row, parts, rank, squared_norms, wanted
-from worker.spectra import SpectrumKey, flops, from_record, singular_values, to_record
+from worker.pipeline.pair import Pair, Way, doubtful
+from worker.pipeline.spectra import Side, load
+from worker.pipeline.spread import spread
+from worker.pipeline.task import Reporter, Task
+from worker.scores import Row, rank, wanted
+from worker.scores.ranking import group_of
 
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 ROUNDED = 0.5  # share of the norm of Δ
-READING = 16.0  # flops that reading, converting and differencing one entry of both models is counted as
 
 
 @dataclass(kw_only=True)
@@ -31,54 +30,71 @@ class Scores:
     computed: int = 0
     cached: int = 0
     seconds: float = 0.0
+    flops: float = 0.0
     warnings: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Side:
-    """One of the two models."""
-
-    source: Input
-    checkpoint: Checkpoint
-
-    def key(self, part: Part, *, device: str) -> SpectrumKey:
-        digest = self.source.digests[self.checkpoint.tensors[part.tensor].file]
-        return SpectrumKey(digest=digest, tensor=part.name, device_class=device)
 
 
 def score(task: Task, reporter: Reporter) -> Scores:
     """Score every tensor that the recipe's module list names, base against the first expert.
 
-    Memory: one matrix pair as stored, a block in fp64, and a Gram matrix of the short side twice. Raises `SpearError`:
-    `nothing_to_score`, `tensor_missing`, `shape_mismatch`, `nonfinite_tensor` (naming tensor and repo).
+    `task.threads` processes with one thread each share the tensors. Memory, for each: one matrix pair as stored, a
+    block of it as fp64, and a Gram matrix of the short side twice. Raises `SpearError`: `nothing_to_score`,
+    `tensor_missing`, `shape_mismatch`, `nonfinite_tensor` (naming tensor and repo).
     """
     began = time.monotonic()
-    method = parameters(task)
+    method, device = parameters(task), device_of(task)
     with Checkpoint.open(task.base.path) as one, Checkpoint.open(task.experts[0].path) as two:
-        base, adapted = _Side(source=task.base, checkpoint=one), _Side(source=task.experts[0], checkpoint=two)
+        base, adapted = Side(source=task.base, checkpoint=one), Side(source=task.experts[0], checkpoint=two)
         names = _scored_names(base, adapted, method=method)
-        work = _Work(base=base, adapted=adapted, method=method, device=device_of(task), known=_load(task.spectra))
-        outcome = _score_all(names, work=work, reporter=reporter)
+        pair = Pair(base=base, adapted=adapted, method=method, device=device, known=load(task.spectra))
+        processes = task.threads if device == "cpu" else 1  # a CUDA context does not survive a fork
+        outcome = _score_all(names, pair=pair, processes=processes, reporter=reporter)
     outcome.rows = rank(outcome.rows, weights=method.weights.model_dump(), ranking=method.ranking)
-    outcome.warnings = _warnings(outcome.rows)
+    outcome.warnings += _warnings(outcome.rows)
     outcome.seconds = time.monotonic() - began
     return outcome
 
 
-def _score_all(names: list[str], *, work: "_Work", reporter: Reporter) -> Scores:
+def _score_all(names: list[str], *, pair: Pair, processes: int, reporter: Reporter) -> Scores:
+    """All rows by name: the recipe's way first, then again exactly whatever that was not good enough for."""
+    way = pair.method.precision
     outcome = Scores(rows=[])
-    reporter.stage("scoring", total=math.fsum(map(work.cost, names)), unit="flop")
-    done = 0.0
-    for name in names:
-        rows, fresh = work.score(name)
-        for record in fresh:
-            reporter.spectrum(record)
-        outcome.rows.extend(rows)
-        outcome.computed += len(fresh)
-        outcome.cached += 2 * len(rows) - len(fresh)
-        done += work.cost(name)
-        reporter.step(done=done, name=name, cached=2 * len(rows) - len(fresh))
+    costs = {name: pair.cost(name, way=way) for name in names}
+    reporter.stage("scoring", total=math.fsum(costs.values()), unit="flop")
+    _collect(names, pair=pair, way=way, costs=costs, processes=processes, outcome=outcome, reporter=reporter)
+    again = _doubtful_groups(outcome.rows, method=pair.method) if way == "fast" else []
+    if again:
+        outcome.rows = [row for row in outcome.rows if row["tensor"] not in again]
+        outcome.warnings.append(
+            f"the fast estimate was too uncertain for some tensors; {len(again)} of {len(names)} were scored exactly"
+        )
+        done = dict.fromkeys(again, 0.0)  # the stage's work was announced without these
+        _collect(again, pair=pair, way="exact", costs=done, processes=processes, outcome=outcome, reporter=reporter)
+    outcome.rows.sort(key=lambda row: row["name"])
     return outcome
+
+
+def _collect(
+    names: list[str], *, pair: Pair, way: Way, costs: dict[str, float], processes: int, outcome: Scores,
+    reporter: Reporter,
+) -> None:  # fmt: skip
+    """Score `names`, the costliest first, so that no process is left alone with a large one at the end."""
+    order = sorted(names, key=lambda name: (-costs[name], name))
+    for scored in spread(partial(pair.score, way=way), order, processes=processes):
+        for record in scored.records:
+            reporter.spectrum(record)
+        outcome.rows.extend(scored.rows)
+        outcome.computed += scored.computed
+        outcome.cached += scored.cached
+        name = scored.rows[0]["tensor"]
+        outcome.flops += costs[name]
+        reporter.step(done=outcome.flops, name=name, cached=scored.cached)
+
+
+def _doubtful_groups(rows: list[Row], *, method: SpearParameters) -> list[str]:
+    """Stored tensors of every ranking group that holds a doubtful row: within a group all are scored one way."""
+    groups = {group_of(row, ranking=method.ranking) for row in rows if doubtful(row)}
+    return sorted({row["tensor"] for row in rows if group_of(row, ranking=method.ranking) in groups})
 
 
 def parameters(task: Task) -> SpearParameters:
@@ -102,61 +118,7 @@ def device_of(task: Task) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Work:
-    """Everything that scoring one tensor needs."""
-
-    base: _Side
-    adapted: _Side
-    method: SpearParameters
-    device: str
-    known: dict[SpectrumKey, Tensor]
-
-    def parts(self, name: str) -> list[Part]:
-        return parts(name, shape=self.base.checkpoint.tensors[name].shape, config=self.base.checkpoint.config)
-
-    def cost(self, name: str) -> float:
-        """Flops of a stored tensor: its spectra that are not known, and reading it."""
-        sides, every = (self.base, self.adapted), self.parts(name)
-        missing = [part for part in every for side in sides if side.key(part, device=self.device) not in self.known]
-        return math.fsum(flops(part.shape) for part in missing) + READING * sum(math.prod(p.shape) for p in every)
-
-    def score(self, name: str) -> tuple[list[Row], list[dict[str, Any]]]:
-        """The rows of a stored tensor's matrices, unranked, and the records of the spectra that were not known."""
-        pair = [side.checkpoint.read(name).to(self.device) for side in (self.base, self.adapted)]
-        rows, fresh = [], []
-        for part in self.parts(name):
-            row, new = self._score_part(part, pair=[part.cut(tensor) for tensor in pair])
-            rows.append(row)
-            fresh.extend(new)
-        return rows, fresh
-
-    def _score_part(self, part: Part, *, pair: list[Tensor]) -> tuple[Row, list[dict[str, Any]]]:
-        base_square, adapted_square, delta_square = squared_norms(*pair)
-        _refuse_nonfinite(part.tensor, norms=(base_square, adapted_square), sides=(self.base, self.adapted))
-        spectra, fresh = self._spectra(part, pair=pair)
-        delta_norm = math.sqrt(delta_square)
-        row = make_row(
-            blank_row(part, itemsize=pair[1].element_size()), base=spectra[0], adapted=spectra[1],
-            base_norm=math.sqrt(base_square), delta_norm=delta_norm,
-            delta=delta_shape(*pair, delta_norm=delta_norm) if delta_norm else None,
-            estimator=self.method.snr, reference=self.method.snr_reference, variant=self.method.svdr,
-        )  # fmt: skip
-        return row, fresh
-
-    def _spectra(self, part: Part, *, pair: list[Tensor]) -> tuple[list[Tensor], list[dict[str, Any]]]:
-        spectra, fresh = [], []
-        for side, matrix in zip((self.base, self.adapted), pair, strict=True):
-            key = side.key(part, device=self.device)
-            values = self.known.get(key)
-            if values is None or values.numel() != min(matrix.shape):
-                values = singular_values(matrix)
-                fresh.append(to_record(key, values))
-            spectra.append(values)
-        return spectra, fresh
-
-
-def _scored_names(base: _Side, adapted: _Side, *, method: SpearParameters) -> list[str]:
+def _scored_names(base: Side, adapted: Side, *, method: SpearParameters) -> list[str]:
     """The tensors to score, in the order of their names; both models must have them in the same shape."""
     modules = modules_of(method)
     tensors = base.checkpoint.tensors
@@ -197,7 +159,7 @@ def _warnings(rows: list[Row]) -> list[str]:
     return said
 
 
-def _same_shape(name: str, *, base: _Side, adapted: _Side) -> None:
+def _same_shape(name: str, *, base: Side, adapted: Side) -> None:
     repo = adapted.source.repo
     if name not in adapted.checkpoint.tensors:
         raise SpearError(Code.TENSOR_MISSING, f"{repo} has no tensor {name}", repo=repo, tensor=name)
@@ -205,24 +167,3 @@ def _same_shape(name: str, *, base: _Side, adapted: _Side) -> None:
     if one != two:
         message = f"{name} is {list(one)} in {base.source.repo} and {list(two)} in {repo}"
         raise SpearError(Code.SHAPE_MISMATCH, message, repo=repo, tensor=name)
-
-
-def _refuse_nonfinite(name: str, *, norms: tuple[float, float], sides: tuple[_Side, _Side]) -> None:
-    for norm, side in zip(norms, sides, strict=True):
-        if not math.isfinite(norm):
-            message = f"{name} of {side.source.repo} has NaN or infinite values"
-            raise SpearError(Code.NONFINITE_TENSOR, message, tensor=name, repo=side.source.repo)
-
-
-def _load(path: Path | None) -> dict[SpectrumKey, Tensor]:
-    """The cached spectra by key. A damaged record is left out: it is computed again."""
-    return dict(_records(path)) if path is not None and path.exists() else {}
-
-
-def _records(path: Path) -> Iterator[tuple[SpectrumKey, Tensor]]:
-    with path.open("rb") as lines:
-        for line in lines:
-            try:
-                yield from_record(json.loads(line))
-            except ValueError:
-                continue

@@ -5,7 +5,7 @@ from worker.scores.delta import DeltaShape, delta_shape, effective_rank
 from worker.scores.modules import Place, place, wanted
 from worker.scores.parts import Part, parts
 from worker.scores.ranking import rank
-from worker.scores.rows import Row, blank_row, make_row
+from worker.scores.rows import Row, SpectrumPair, blank_row, make_row
 from worker.scores.selection import Selection, choose
 from worker.scores.snr import snr
 from worker.scores.svdr import svdr
@@ -16,6 +16,7 @@ __all__ = [
     "Place",
     "Row",
     "Selection",
+    "SpectrumPair",
     "blank_row",
     "choose",
     "delta_shape",

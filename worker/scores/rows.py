@@ -1,7 +1,8 @@
 """The row of one tensor, as `GET /merges/{id}/scores` returns it: JSON-safe, so infinite values stand as null."""
 
 import math
-from typing import TypedDict
+from dataclasses import dataclass
+from typing import Literal, TypedDict
 
 from torch import Tensor
 
@@ -42,6 +43,9 @@ class Row(TypedDict):
     svdr_nuclear: float | None
     svdr_rank: float | None
     svdr_signed: float | None
+    svdr_error: float | None
+    """expected error of `svdr_drop`: rounding where `precision` is exact, the estimate's where it is fast"""
+    precision: str | None
     noise_edge: float | None
     noise_edge_adapted: float | None
     base_norm: float | None
@@ -68,39 +72,62 @@ def blank_row(part: Part, *, itemsize: int) -> Row:
         expert=part.expert, shape=list(part.shape), parameters=size, nbytes=size * itemsize,
         snr=None, swci=None, svdr=None, relative_change=None, score=None, selected=False, t=1.0,
         snr_mp_median=None, snr_spectrum=None, snr_adapted=None, svdr_drop=None, svdr_abs=None, svdr_nuclear=None,
-        svdr_rank=None, svdr_signed=None, noise_edge=None, noise_edge_adapted=None, base_norm=None, delta_norm=None,
+        svdr_rank=None, svdr_signed=None, svdr_error=None, precision=None, noise_edge=None, noise_edge_adapted=None,
+        base_norm=None, delta_norm=None,
         effective_rank=None, effective_rank_adapted=None, delta_rank=None, delta_top_energy=None, rounding_share=None,
         low_rank_delta=None, infinite=[], reason="not scored",
     )  # fmt: skip
 
 
+@dataclass(frozen=True, kw_only=True)
+class SpectrumPair:
+    """Singular values of base and adapted matrix, descending, fp64, and what they are worth."""
+
+    base: Tensor
+    adapted: Tensor
+    shape: tuple[int, ...]
+    """of the matrices that have these values: the row's own where they are exact, else what the noise edge goes by"""
+    precision: Literal["exact", "fast"]
+    svdr_error: float
+    """expected absolute error of `svdr`"""
+
+
 def make_row(
-    row: Row, *, base: Tensor, adapted: Tensor, base_norm: float, delta_norm: float, delta: DeltaShape | None,
-    estimator: Estimator,
-    reference: str, variant: Variant,
+    row: Row, *, spectra: SpectrumPair, base_norm: float, delta_norm: float, delta: DeltaShape | None,
+    estimator: Estimator, reference: str, variant: Variant,
 ) -> Row:  # fmt: skip
     """`row` with its scores filled in.
 
-    `base`, `adapted`: all singular values, descending, fp64. The norms are Frobenius norms, `delta` is
-    the shape of the change where there was one. `snr` is by `estimator` on
+    The norms are Frobenius norms, `delta` is the shape of the change where there was one. `snr` is by `estimator` on
     `reference` (base, adapted, or the mean of both); `svdr` is the chosen `variant`; all others stand beside them.
     """
-    shape = tuple(row["shape"])
     change = relative_change(base_norm=base_norm, delta_norm=delta_norm)
-    of_base, of_adapted = (snr(values, shape=shape, estimator=estimator) for values in (base, adapted))
+    sides = (spectra.base, spectra.adapted)
+    of_base, of_adapted = (snr(values, shape=spectra.shape, estimator=estimator) for values in sides)
     ratio = {"base": of_base, "adapted": of_adapted, "mean": (of_base + of_adapted) / 2}[reference]
+    drops = {each: svdr(*sides, shape=spectra.shape, variant=each) for each in VARIANTS}
     numbers = {
-        "snr": ratio, "swci": swci(snr=ratio, relative_change=change), "relative_change": change,
-        "snr_mp_median": snr(base, shape=shape), "snr_spectrum": snr(base, shape=shape, estimator="spectrum"),
-        "snr_adapted": of_adapted, "noise_edge": noise_edge(base, shape=shape),
-        "noise_edge_adapted": noise_edge(adapted, shape=shape), "base_norm": base_norm, "delta_norm": delta_norm,
-        "effective_rank": effective_rank(base), "effective_rank_adapted": effective_rank(adapted),
-        "svdr": svdr(base, adapted, shape=shape, variant=variant),
-        **{f"svdr_{each}": svdr(base, adapted, shape=shape, variant=each) for each in VARIANTS},
+        "snr": ratio, "swci": swci(snr=ratio, relative_change=change), "svdr": drops[variant],
+        "snr_adapted": of_adapted, "relative_change": change, "base_norm": base_norm, "delta_norm": delta_norm,
+        "svdr_error": spectra.svdr_error, **{f"svdr_{each}": drop for each, drop in drops.items()},
+        **_of_spectra(spectra),
     }  # fmt: skip
     infinite = sorted(key for key, value in numbers.items() if math.isinf(value))
     finite = {key: None if key in infinite else value for key, value in numbers.items()}
-    return Row(**{**row, **finite, **_shape(delta), "infinite": infinite, "reason": ""})  # type: ignore[typeddict-item]
+    facts = {**finite, **_shape(delta), "precision": spectra.precision, "infinite": infinite, "reason": ""}
+    return Row(**{**row, **facts})  # type: ignore[typeddict-item]
+
+
+def _of_spectra(spectra: SpectrumPair) -> dict[str, float]:
+    """What is told of the spectra whatever the recipe ranks by; ranks only of exact ones."""
+    base, adapted, shape = spectra.base, spectra.adapted, spectra.shape
+    numbers = {
+        "snr_mp_median": snr(base, shape=shape), "snr_spectrum": snr(base, shape=shape, estimator="spectrum"),
+        "noise_edge": noise_edge(base, shape=shape), "noise_edge_adapted": noise_edge(adapted, shape=shape),
+    }  # fmt: skip
+    if spectra.precision == "exact":
+        numbers |= {"effective_rank": effective_rank(base), "effective_rank_adapted": effective_rank(adapted)}
+    return numbers
 
 
 def _shape(delta: DeltaShape | None) -> dict[str, float | bool | None]:

@@ -2,19 +2,26 @@
 
 from worker.spectra.mp import mp_median, noise_edge, noise_scale
 from worker.spectra.record import ALGORITHM, SpectrumKey, from_record, pack, to_record, unpack
-from worker.spectra.values import flops, resolution, singular_values
+from worker.spectra.split import SMALLEST, Split, group_shape, split_values
+from worker.spectra.values import Precision, flops, resolution, singular_values, uncertainty
 
 __all__ = [
     "ALGORITHM",
+    "SMALLEST",
+    "Precision",
     "SpectrumKey",
+    "Split",
     "flops",
     "from_record",
+    "group_shape",
     "mp_median",
     "noise_edge",
     "noise_scale",
     "pack",
     "resolution",
     "singular_values",
+    "split_values",
     "to_record",
+    "uncertainty",
     "unpack",
 ]

@@ -57,6 +57,9 @@ class SpearParameters(MethodParameters):
     t_top: float | None = Field(
         None, ge=0, le=1, description="grades t by score: t itself at score 0, t_top at score 1, linear in between"
     )
+    precision: Literal["exact", "fast"] = Field(
+        "exact", description="fast estimates the spectra, for ranking, and returns to exact where it is too uncertain"
+    )
     snr: Literal["mp_median", "spectrum"] = "mp_median"
     snr_reference: Literal["base", "adapted", "mean"] = "base"
     svdr: Literal["drop", "abs", "nuclear", "rank", "signed"] = "drop"
@@ -70,6 +73,12 @@ class SpearParameters(MethodParameters):
     exclude: tuple[str, ...] = Field((), description="patterns of tensor names never restored")
     freeze: tuple[str, ...] = Field((), description="patterns of tensor names that become the base's, byte for byte")
     restore: tuple[RestoreSet, ...] = Field((), max_length=64, description="sets with a t of their own; the first wins")
+
+    @model_validator(mode="after")
+    def _fast_within_types(self) -> Self:
+        if self.precision == "fast" and self.ranking == "global":
+            raise ValueError("fast estimates can be compared between tensors of one shape only: rank by module_type")
+        return self
 
     @model_validator(mode="after")
     def _one_size(self) -> Self:

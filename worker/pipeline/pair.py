@@ -1,0 +1,117 @@
+"""Scoring one stored tensor of a base and an adapted model."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+from app.errors import Code, SpearError
+from app.recipes.methods.spear import SpearParameters
+from worker.pipeline.spectra import SPLIT, Side, Spectra
+from worker.scores import Part, Row, SpectrumPair, blank_row, delta_shape, make_row, parts, squared_norms, svdr
+from worker.scores.trust import SPLIT_TOLERANCE, single_is_enough, split_error, svdr_error
+from worker.spectra import SMALLEST, Precision, SpectrumKey, flops, group_shape
+
+READING = 16.0  # flops that reading, converting and differencing one entry of both models is counted as
+EXACT_AT_ONCE = 256  # short sides up to this cost so little that nothing is tried in single precision first
+SPLIT_COST = 0.25  # of a full spectrum's flops, about: the products by 1/4, the eigensolver by 1/16 and 1/64
+
+Way = Literal["exact", "fast"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """One stored tensor's outcome: its matrices' rows, unranked, new records for the cache, and counts of spectra."""
+
+    rows: list[Row]
+    records: list[dict[str, Any]]
+    computed: int
+    cached: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """The two models and all that scoring a tensor of them needs."""
+
+    base: Side
+    adapted: Side
+    method: SpearParameters
+    device: str
+    known: dict[SpectrumKey, Tensor]
+
+    def parts(self, name: str) -> list[Part]:
+        return parts(name, shape=self.base.checkpoint.tensors[name].shape, config=self.base.checkpoint.config)
+
+    def cost(self, name: str, *, way: Way) -> float:
+        """Flops of scoring a stored tensor: reading it, and its spectra that are not known."""
+        spectra, every = Spectra(device=self.device, known=self.known), self.parts(name)
+        total = READING * sum(math.prod(part.shape) for part in every)
+        for part in every:
+            splits = way == "fast" and min(part.shape) >= SMALLEST
+            tried = SPLIT[0] if splits else first_precision(part)
+            missing = sum(not spectra.knows(side, part, precision=tried) for side in (self.base, self.adapted))
+            total += missing * flops(part.shape) * (SPLIT_COST if splits else 1)
+        return total
+
+    def score(self, name: str, *, way: Way) -> Scored:
+        """Raises `SpearError(nonfinite_tensor)` naming tensor and repo."""
+        spectra = Spectra(device=self.device, known=self.known)
+        pair = [side.checkpoint.read(name).to(self.device) for side in (self.base, self.adapted)]
+        rows = [
+            self._row(part, pair=[part.cut(tensor) for tensor in pair], spectra=spectra, way=way)
+            for part in self.parts(name)
+        ]
+        return Scored(rows=rows, records=spectra.records, computed=spectra.computed, cached=spectra.cached)
+
+    def _row(self, part: Part, *, pair: list[Tensor], spectra: Spectra, way: Way) -> Row:
+        base_square, adapted_square, delta_square = squared_norms(*pair)
+        self._refuse_nonfinite(part.tensor, norms=(base_square, adapted_square))
+        found = self._split(part, pair, spectra) if way == "fast" and min(part.shape) >= SMALLEST else None
+        found = found or self._exact(part, pair, spectra, changed=delta_square > 0)
+        delta_norm = math.sqrt(delta_square)
+        return make_row(
+            blank_row(part, itemsize=pair[1].element_size()), spectra=found,
+            base_norm=math.sqrt(base_square), delta_norm=delta_norm,
+            delta=delta_shape(*pair, delta_norm=delta_norm) if delta_norm else None,
+            estimator=self.method.snr, reference=self.method.snr_reference, variant=self.method.svdr,
+        )  # fmt: skip
+
+    def _exact(self, part: Part, pair: list[Tensor], spectra: Spectra, *, changed: bool) -> SpectrumPair:
+        """In single precision where that is enough for this pair's scores, else in double."""
+        precision = first_precision(part)
+        base, adapted = self._values(part, pair, spectra, precision=precision)
+        if precision == "single" and changed and not single_is_enough(base, adapted, shape=part.shape):
+            precision = "exact"
+            base, adapted = self._values(part, pair, spectra, precision=precision)
+        error = svdr_error(base, adapted, precision=precision) if changed else 0.0
+        return SpectrumPair(base=base, adapted=adapted, precision="exact", shape=part.shape, svdr_error=error)
+
+    def _values(self, part: Part, pair: list[Tensor], spectra: Spectra, *, precision: Precision) -> list[Tensor]:
+        sides = zip((self.base, self.adapted), pair, strict=True)
+        return [spectra.values(side, part, matrix, precision=precision) for side, matrix in sides]
+
+    def _split(self, part: Part, pair: list[Tensor], spectra: Spectra) -> SpectrumPair:
+        sides = zip((self.base, self.adapted), pair, strict=True)
+        base, adapted = (spectra.split(side, part, matrix) for side, matrix in sides)
+        whole, halves = (svdr(*values, shape=part.shape) for values in zip(base, adapted, strict=True))
+        return SpectrumPair(
+            base=base[0], adapted=adapted[0], precision="fast", shape=group_shape(part.shape),
+            svdr_error=split_error(whole=whole, halves=halves) * whole,
+        )  # fmt: skip
+
+    def _refuse_nonfinite(self, name: str, *, norms: tuple[float, float]) -> None:
+        for norm, side in zip(norms, (self.base, self.adapted), strict=True):
+            if not math.isfinite(norm):
+                message = f"{name} of {side.source.repo} has NaN or infinite values"
+                raise SpearError(Code.NONFINITE_TENSOR, message, tensor=name, repo=side.source.repo)
+
+
+def first_precision(part: Part) -> Precision:
+    """What is tried first for a matrix of this size, where exact scores are asked for."""
+    return "single" if min(part.shape) > EXACT_AT_ONCE else "exact"
+
+
+def doubtful(row: Row) -> bool:
+    """Whether an estimated row is too uncertain to rank by."""
+    return row["precision"] == "fast" and (row["svdr_error"] or 0) > SPLIT_TOLERANCE * (row["svdr_drop"] or 0)
