@@ -59,7 +59,7 @@ def _step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, batch: torch
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad()
-    return float(loss)
+    return float(loss.detach())
 
 
 def _rate(step: int) -> float:
