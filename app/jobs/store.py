@@ -153,7 +153,7 @@ class Store:
         """How many jobs there are in each active state."""
         query = select(Job.status, func.count()).where(Job.status.in_(ACTIVE)).group_by(Job.status)
         with self._database.transaction() as session:
-            found = dict(session.execute(query).tuples().all())
+            found = dict(session.execute(query).all())
         return {status.value: found.get(status, 0) for status in sorted(ACTIVE)}
 
     def oldest_queued_seconds(self) -> float:
