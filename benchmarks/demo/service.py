@@ -18,6 +18,7 @@ DATA = HOME / "service"
 LOG = HOME / "service.log"
 PORT = 8470
 STOP_SECONDS = 60
+JOB_SECONDS = 900
 
 Ready = dict[str, str]
 
@@ -42,7 +43,10 @@ def submit(recipe: Path, *, ready: Ready) -> dict[str, Any]:
     """`spear submit --wait`: its bars go to the terminal, the job comes back."""
     env = _environment() | {"SPEAR_API_URL": ready["api"], "SPEAR_API_KEY": ready["api_key"]}
     command = [SPEAR, "submit", recipe, "--wait", "--json"]
-    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=False)
+    try:
+        done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=False, timeout=JOB_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise SystemExit(f"no result after {JOB_SECONDS} s; the service's log is {LOG}:\n{_tail(LOG)}") from None
     job = json.loads(done.stdout) if done.stdout.strip() else {}
     if done.returncode:
         raise SystemExit(f"the job did not succeed: {job.get('error') or 'see above'}; the service's log is {LOG}")

@@ -2,6 +2,7 @@
 
 import random
 import sys
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -43,6 +44,7 @@ def _year(file: Path) -> int:
     return next(int(part) for part in file.stem.replace("-", "_").split("_") if part.isdigit() and len(part) == 4)
 
 
+@cache
 def _word_problems() -> ModuleType:
     """reasoning-gym's generator of word problems alone.
 

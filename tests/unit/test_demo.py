@@ -2,6 +2,7 @@
 
 import io
 import socket
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from benchmarks.demo import llama, places, service, verdict
+from benchmarks.demo import llama, places, service, texts, verdict
 from benchmarks.demo.measure import Loss, Measured, interpolate, strength
 
 WORDS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "a", "b", "1", "2", "Ġ", "ab", "12", "Ġab"]
@@ -113,6 +114,19 @@ def test_a_folder_is_made_once_and_only_whole(tmp_path: Path) -> None:
     assert places.once(target, whole) == target
     assert len(runs) == 1
     assert [file.name for file in target.iterdir()] == ["weights"]
+
+
+@pytest.mark.skipif(find_spec("gguf") is None, reason="the demo's packages come with `make demo`")
+def test_problems_can_be_made_again_and_differ_by_seed() -> None:
+    said = {
+        "tokenizer.ggml.tokens": WORDS, "tokenizer.ggml.merges": ["a b"], "llama.context_length": 64,
+        "tokenizer.ggml.token_type": [3, 3, 3, *[1] * (len(WORDS) - 3)], "tokenizer.chat_template": "",
+    }  # fmt: skip
+    tokenizer = llama.tokenizer(said)
+    first, again, other = (texts.problems(tokenizer, blocks=1, seed=seed) for seed in (1, 1, 2))
+    assert first.shape == (1, texts.BLOCK)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 def test_a_missing_package_is_named() -> None:
