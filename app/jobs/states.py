@@ -18,6 +18,7 @@ class Kind(StrEnum):
     """What a job makes."""
 
     MERGE = "merge"
+    SCORES = "scores"
 
 
 ACTIVE = frozenset({Status.QUEUED, Status.RUNNING, Status.CANCELLING})

@@ -20,6 +20,8 @@ from app.jobs.leases import ENDED
 from app.jobs.states import ACTIVE, Kind, Status
 from app.jobs.tables import Event, IdempotencyKey, Job, Stage
 
+PREFIXES = {Kind.MERGE: "mrg", Kind.SCORES: "scr"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
@@ -27,8 +29,9 @@ class Submission:
 
     recipe: dict[str, Any]
     resolved: dict[str, Any]
-    target_repo: str
-    target_branch: str
+    kind: Kind = Kind.MERGE
+    target_repo: str | None = None
+    target_branch: str | None = None
     labels: dict[str, str]
     warnings: Sequence[str] = ()
     retry_of: str | None = None
@@ -66,7 +69,7 @@ class Store:
 
         Raises `SpearError(target_busy)` if another job is active for the target.
         """
-        job_id = new_id("mrg")
+        job_id = new_id(PREFIXES[submission.kind])
         try:
             with self._database.transaction() as session:
                 if idempotency and not self._reserve(session, caller, idempotency, job_id=job_id):
@@ -79,10 +82,10 @@ class Store:
                 raise
         raise self._busy(submission)
 
-    def get(self, caller: Caller, job_id: str) -> Job:
+    def get(self, caller: Caller, job_id: str, *, kind: Kind = Kind.MERGE) -> Job:
         """One job. Raises `SpearError(not_found)`, also for another caller's job."""
         with self._database.transaction() as session:
-            return _visible(session, caller, job_id)
+            return _visible(session, caller, job_id, kind)
 
     def version(self, job_id: str) -> int:
         """The row's version, for those who wait for its next change."""
@@ -90,11 +93,11 @@ class Store:
             return session.scalars(select(Job.version).where(Job.id == job_id)).one()
 
     def find(
-        self, caller: Caller, *, limit: int, before: str | None = None, status: Sequence[Status] = (),
-        target: str | None = None, labels: dict[str, str] | None = None,
+        self, caller: Caller, *, limit: int, kind: Kind = Kind.MERGE, before: str | None = None,
+        status: Sequence[Status] = (), target: str | None = None, labels: dict[str, str] | None = None,
     ) -> Sequence[Job]:
         """The newest jobs first; `before` is the last id of the page before."""
-        query = _mine(select(Job), caller).where(Job.kind == Kind.MERGE).order_by(Job.id.desc()).limit(limit)
+        query = _mine(select(Job), caller).where(Job.kind == kind).order_by(Job.id.desc()).limit(limit)
         if before:
             query = query.where(Job.id < before)
         if status:
@@ -115,26 +118,30 @@ class Store:
                 found[stage.job_id].append(stage)
         return found
 
-    def events(self, caller: Caller, job_id: str, *, after: int, limit: int) -> Sequence[Event]:
+    def events(
+        self, caller: Caller, job_id: str, *, after: int, limit: int, kind: Kind = Kind.MERGE
+    ) -> Sequence[Event]:
         """Events with a number above `after`."""
         with self._database.transaction() as session:
-            _visible(session, caller, job_id)
+            _visible(session, caller, job_id, kind)
             query = select(Event).where(Event.job_id == job_id, Event.seq > after).order_by(Event.seq).limit(limit)
             return session.scalars(query).all()
 
-    def document(self, caller: Caller, job_id: str, name: str) -> dict[str, Any] | None:
+    def document(
+        self, caller: Caller, job_id: str, name: str, *, kind: Kind = Kind.MERGE
+    ) -> dict[str, Any] | None:
         """`scores`, `report` or `manifest`, where the job has come so far."""
         with self._database.transaction() as session:
-            _visible(session, caller, job_id)
+            _visible(session, caller, job_id, kind)
             return get_document(session, job_id, name)
 
-    def cancel(self, caller: Caller, job_id: str) -> Job:
+    def cancel(self, caller: Caller, job_id: str, *, kind: Kind = Kind.MERGE) -> Job:
         """Cancel, or ask the worker to; asking again changes nothing.
 
         Raises `SpearError(too_late)` once the job has ended otherwise or has begun to publish.
         """
         with self._database.transaction() as session:
-            job = _visible(session, caller, job_id)
+            job = _visible(session, caller, job_id, kind)
             waiting = change(
                 session, job_id, where=(Job.status == Status.QUEUED, Job.publishing.is_(None)),
                 events=[NewEvent(type="merge.cancelled")], **ENDED, status=Status.CANCELLED,
@@ -165,8 +172,8 @@ class Store:
     def _insert(self, session: Session, submission: Submission, *, caller: Caller, job_id: str) -> Job:
         session.add(
             Job(
-                id=job_id, owner=caller.owner, key_id=caller.key_id, recipe=submission.recipe,
-                resolved=submission.resolved, labels=submission.labels, target_repo=submission.target_repo,
+                id=job_id, kind=submission.kind, owner=caller.owner, key_id=caller.key_id,
+                recipe=submission.recipe, resolved=submission.resolved, labels=submission.labels, target_repo=submission.target_repo,
                 target_branch=submission.target_branch, max_attempts=self._max_attempts,
                 retry_of=submission.retry_of, request_id=submission.request_id,
             )
@@ -211,6 +218,7 @@ class Store:
         return session.get_one(Job, row.job_id)
 
     def _busy(self, submission: Submission) -> SpearError:
+        assert submission.target_repo is not None  # the index holds targets only
         query = select(Job.id).where(
             func.lower(Job.target_repo) == submission.target_repo.lower(),
             Job.target_branch == submission.target_branch, Job.status.in_(ACTIVE),
@@ -228,8 +236,8 @@ def _mine(query: Select[Job], caller: Caller) -> Select[Job]:
     return query if "admin" in caller.scopes else query.where(Job.owner == caller.owner)
 
 
-def _visible(session: Session, caller: Caller, job_id: str) -> Job:
-    job = session.scalars(_mine(select(Job).where(Job.id == job_id), caller)).one_or_none()
+def _visible(session: Session, caller: Caller, job_id: str, kind: Kind) -> Job:
+    job = session.scalars(_mine(select(Job).where(Job.id == job_id, Job.kind == kind), caller)).one_or_none()
     if job is None:
         raise SpearError(Code.NOT_FOUND, f"there is no job {job_id}", job=job_id)
     return job

@@ -1,6 +1,6 @@
 """The recipe: which checkpoints, which method, what to make of them and where to publish it."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, Union
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
@@ -8,6 +8,7 @@ from app.errors import Code, SpearError
 from app.recipes.methods import load_all
 from app.recipes.methods.base import MethodParameters, Setting, Share
 
+M = TypeVar("M", bound=BaseModel)
 METHODS = load_all()
 PER_EXPERT = ("weight", "density", "gamma", "epsilon")
 _NEUTRAL = {"weight": 1.0}  # changes nothing where a method takes no weights
@@ -32,11 +33,13 @@ LabelName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 LabelValue = Annotated[str, StringConstraints(max_length=512)]
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
+    """Immutable; unknown fields are refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ModelRef(_Part):
+class ModelRef(Part):
     """A checkpoint on the Hub."""
 
     repo: RepoId
@@ -52,7 +55,7 @@ class Expert(ModelRef):
     epsilon: Share | None = None
 
 
-class Target(_Part):
+class Target(Part):
     """Where the result is published."""
 
     repo: RepoId
@@ -60,14 +63,14 @@ class Target(_Part):
     private: bool = True
 
 
-class Output(_Part):
+class Output(Part):
     """How the result is stored. Without a dtype, each tensor keeps the adapted model's."""
 
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     max_shard_bytes: int = Field(5_000_000_000, ge=1_000_000)
 
 
-class Recipe(_Part):
+class Recipe(Part):
     """One merge, as a caller asks for it."""
 
     base: ModelRef
@@ -75,6 +78,9 @@ class Recipe(_Part):
     method: AnyMethod
     target: Target
     output: Output = Output()
+    scores: str | None = Field(
+        None, max_length=64, description="a finished scoring job of this pair: its pinned commits are merged"
+    )
     evaluation: None = Field(None, description="reserved: evaluation is not offered yet")
     labels: dict[LabelName, LabelValue] = Field({}, max_length=16)
     webhook: None = Field(None, description="reserved: webhooks are not offered yet")
@@ -101,8 +107,13 @@ def parse_recipe(body: Any) -> Recipe:
 
     The entries are in `names["errors"]` as `{"pointer": "/method/fraction", "detail": ...}`.
     """
+    return parse(Recipe, body)
+
+
+def parse(model: type[M], body: Any) -> M:
+    """The body as a model; raises `SpearError(invalid_recipe)` as `parse_recipe` does."""
     try:
-        return Recipe.model_validate(body)
+        return model.model_validate(body)
     except ValidationError as error:
         errors = [{"pointer": pointer(e["loc"]), "detail": e["msg"]} for e in error.errors(include_url=False)]
         raise SpearError(

@@ -97,7 +97,7 @@ def upgrade() -> None:
     sa.Column('ended_at', sa.DateTime(timezone=True), nullable=True),
     sa.CheckConstraint("(status IN ('cancelled', 'failed', 'succeeded')) = (ended_at IS NOT NULL)", name=op.f('ck_jobs_ended')),
     sa.CheckConstraint("(status IN ('cancelling', 'running')) = (lease_owner IS NOT NULL AND lease_until IS NOT NULL)", name=op.f('ck_jobs_leased')),
-    sa.CheckConstraint("kind IN ('merge')", name=op.f('ck_jobs_kind')),
+    sa.CheckConstraint("kind IN ('merge', 'scores')", name=op.f('ck_jobs_kind')),
     sa.CheckConstraint("status <> 'failed' OR error IS NOT NULL", name=op.f('ck_jobs_failed_has_error')),
     sa.CheckConstraint("status <> 'succeeded' OR result IS NOT NULL", name=op.f('ck_jobs_succeeded_has_result')),
     sa.CheckConstraint("status IN ('cancelled', 'cancelling', 'failed', 'queued', 'running', 'succeeded')", name=op.f('ck_jobs_status')),
