@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from worker.spectra import flops, noise_edge, resolution, singular_values
+from worker.spectra import flops, noise_edge, resolution, singular_values, split_values
 
 SHAPES = [(192, 192), (128, 256), (96, 384), (64, 448), (448, 64), (384, 96), (1, 50), (50, 1), (1, 1)]
 
@@ -86,10 +86,14 @@ def test_only_matrices_have_a_spectrum() -> None:
         singular_values(torch.zeros(3))
 
 
-def test_values_are_the_same_twice_and_the_input_and_the_switches_stay() -> None:
-    matrix = weights((70, 200))
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_values_are_the_same_twice_and_the_input_and_the_switches_stay(dtype: torch.dtype) -> None:
+    matrix = weights((70, 200)).to(dtype)
     before, switch, threads = matrix.clone(), torch.get_float32_matmul_precision(), torch.get_num_threads()
-    assert torch.equal(singular_values(matrix), singular_values(matrix))
+    for precision in ("exact", "single"):
+        first, second = (singular_values(matrix, precision=precision) for _ in range(2))  # type: ignore[arg-type]
+        assert torch.equal(first, second)
+    assert torch.equal(split_values(matrix).halves, split_values(matrix).halves)
     assert torch.equal(matrix, before)
     assert (torch.get_float32_matmul_precision(), torch.get_num_threads()) == (switch, threads)
 

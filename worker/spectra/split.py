@@ -44,7 +44,7 @@ def split_values(matrix: Tensor) -> Split:
     grams = torch.zeros(GROUPS, size, size, dtype=torch.float32, device=matrix.device)
     with short_products(matrix.dtype):
         for start in range(0, tall.shape[0], 2 * SINGLE.rows):
-            block = tall[start : start + 2 * SINGLE.rows].to(torch.float32).mul_(1 / scale)
+            block = tall[start : start + 2 * SINGLE.rows].to(torch.float32) * (1 / scale)
             for group, columns in zip(grams, torch.split(block.index_select(1, deal), size, dim=1), strict=True):
                 group.addmm_(columns.T, columns)
     half = size // 2

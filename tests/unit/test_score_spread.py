@@ -1,0 +1,132 @@
+"""Scoring on several processes, and by the fast estimate."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_score_stage import adapt, base_weights, cache, make_task, run, write
+
+from app.errors import Code, SpearError
+from app.recipes import parse_recipe
+from worker.pipeline.spread import spread
+
+WIDTH = 512  # the smallest short side that is estimated
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    root = tmp_path_factory.mktemp("models")
+    return write(root / "base", base_weights()), write(root / "adapted", adapt(base_weights()))
+
+
+@pytest.fixture(scope="module")
+def wide_models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Query and up projections of four layers, large enough for an estimate; the last layer hardly changed."""
+    root, generator = tmp_path_factory.mktemp("wide"), torch.Generator().manual_seed(0)
+    base, other = {}, {}
+    for layer, size in enumerate((0.08, 0.05, 0.03, 0.02)):
+        for part, shape in (("self_attn.q_proj", (WIDTH, WIDTH)), ("mlp.up_proj", (2 * WIDTH, WIDTH))):
+            name = f"model.layers.{layer}.{part}.weight"
+            plain = 0.02 * torch.randn(shape, generator=generator)
+            noise = torch.randn(shape, generator=generator)
+            base[name] = plain.bfloat16()
+            other[name] = (0.99 * plain + size * plain.norm() / noise.norm() * noise).bfloat16()
+    return write(root / "base", base), write(root / "adapted", other)
+
+
+def threaded(task: Any, threads: int) -> Any:
+    return task.model_copy(update={"threads": threads})
+
+
+def test_two_processes_give_the_rows_of_one(models: tuple[Path, Path], tmp_path: Path) -> None:
+    task = make_task(*models, tmp_path)
+    one, said_one = run(task)
+    two, said_two = run(threaded(task, 2))
+    assert two.rows == one.rows
+    assert (two.computed, two.cached) == (one.computed, one.cached)
+    steps = [message["done"] for message in said_two if message["kind"] == "step"]
+    assert steps == sorted(steps)
+    assert steps[-1] == pytest.approx(said_two[0]["total"])
+    records = [
+        sorted((m["record"]["tensor"], m["record"]["digest"], m["record"]["data"]) for m in said if "record" in m)
+        for said in (said_one, said_two)
+    ]
+    assert records[0] == records[1]
+
+
+def test_an_expected_failure_in_a_process_is_that_failure(models: tuple[Path, Path], tmp_path: Path) -> None:
+    tensors = base_weights()
+    tensors["model.layers.2.mlp.up_proj.weight"][5, 7] = float("nan")
+    broken = write(tmp_path / "broken", tensors)
+    with pytest.raises(SpearError, match="up_proj") as caught:
+        run(threaded(make_task(models[0], broken, tmp_path), 2))
+    assert caught.value.code == Code.NONFINITE_TENSOR
+    assert caught.value.names == {"tensor": "model.layers.2.mlp.up_proj.weight", "repo": "org/adapted"}
+
+
+def test_results_come_from_other_processes_with_one_thread_which_are_gone_afterwards() -> None:
+    told = list(spread(lambda item: (os.getpid(), torch.get_num_threads(), item), range(6), processes=2))
+    assert sorted(item for _, _, item in told) == list(range(6))
+    pids = {pid for pid, _, _ in told}
+    assert os.getpid() not in pids
+    assert {threads for _, threads, _ in told} == {1}
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_one_process_needs_no_other() -> None:
+    assert list(spread(lambda item: (os.getpid(), item), [1, 2], processes=1)) == [(os.getpid(), 1), (os.getpid(), 2)]
+
+
+def test_fast_rows_are_estimates_that_rank_alike_and_are_cached(wide_models: tuple[Path, Path], tmp_path: Path) -> None:
+    exact, _ = run(make_task(*wide_models, tmp_path))
+    fast, messages = run(make_task(*wide_models, tmp_path, precision="fast"))
+    assert {row["precision"] for row in exact.rows} == {"exact"}
+    assert {row["precision"] for row in fast.rows} == {"fast"}
+    by_drop = [sorted(each.rows, key=lambda row: (row["module_type"], row["svdr"])) for each in (exact, fast)]
+    assert [row["name"] for row in by_drop[0]] == [row["name"] for row in by_drop[1]]
+    assert {row["effective_rank"] for row in fast.rows} == {None}
+    known = cache(messages, tmp_path / "spectra.jsonl")
+    again, _ = run(make_task(*wide_models, tmp_path, precision="fast", spectra=known))
+    assert (again.computed, again.cached) == (0, fast.computed)
+    assert again.rows == fast.rows
+    unaided, _ = run(make_task(*wide_models, tmp_path, spectra=known))
+    assert unaided.rows == exact.rows  # an estimate never stands in for an exact spectrum
+    assert unaided.cached == 0
+
+
+def test_small_matrices_are_never_estimated(models: tuple[Path, Path], tmp_path: Path) -> None:
+    assert run(make_task(*models, tmp_path, precision="fast"))[0].rows == run(make_task(*models, tmp_path))[0].rows
+
+
+def test_doubt_about_one_tensor_scores_its_whole_type_exactly(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(4)
+    base, other = {}, {}
+    for layer in range(2):
+        for part in ("self_attn.q_proj", "mlp.up_proj"):
+            name = f"model.layers.{layer}.{part}.weight"
+            plain = 0.02 * torch.randn(WIDTH, WIDTH, generator=generator)
+            base[name] = plain.bfloat16()
+            other[name] = (0.98 * plain).bfloat16()
+    odd = "model.layers.1.mlp.up_proj.weight"  # nothing but its strongest direction drops
+    left, right = torch.randn(WIDTH, 1, generator=generator), torch.randn(1, WIDTH, generator=generator)
+    other[odd] = (base[odd].float() + 0.005 * left @ right).bfloat16()
+    base[odd] = (base[odd].float() + 0.010 * left @ right).bfloat16()
+    pair = write(tmp_path / "base", base), write(tmp_path / "adapted", other)
+    fast, _ = run(make_task(*pair, tmp_path, precision="fast"))
+    assert {row["module_type"]: row["precision"] for row in fast.rows} == {"q": "fast", "up": "exact"}
+    assert any("scored exactly" in warning for warning in fast.warnings)
+
+
+def test_fast_and_global_do_not_go_together() -> None:
+    body = {
+        "base": {"repo": "org/base"}, "experts": [{"repo": "org/adapted"}], "target": {"repo": "org/out"},
+        "method": {"name": "spear", "precision": "fast", "ranking": "global"},
+    }  # fmt: skip
+    with pytest.raises(SpearError, match="module_type"):
+        parse_recipe(body)
