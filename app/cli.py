@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 
 from app.client import ApiError, Client
-from app.console.jobs import err, follow, out, show, show_list, show_problem
+from app.console.jobs import err, follow, out, show, show_list, show_problem, show_scores
 from app.console.keys import keys
 from app.errors import SpearError
 from app.logs import configure
@@ -133,6 +133,26 @@ def list_jobs(
 
 
 @app.command()
+def scores(
+    base: Annotated[str, typer.Argument(help="org/name or org/name@revision")],
+    adapted: Annotated[str, typer.Argument(help="org/name or org/name@revision")],
+    *, policy: str = "balanced", precision: str = "exact", as_json: AsJson = False,
+) -> None:
+    """Score a pair without merging it: what would be restored, and why."""
+    method = {"name": "spear", "policy": policy, "precision": precision}
+    with _client() as client:
+        job = client.score({"base": _model(base), "experts": [_model(adapted)], "method": method})
+        err.print(f"job {job['id']}")
+        job = follow(client.watch(job["id"]))
+        if job["status"] == "succeeded" and not as_json:
+            show_scores(client.scores(job["id"]))
+        elif job["status"] == "succeeded":
+            print(json.dumps(client.scores(job["id"])))
+    if job["status"] != "succeeded":
+        _finish(job, as_json=as_json)
+
+
+@app.command()
 def plan(recipe: RecipeFile) -> None:
     """What a merge would do: pinned commits, bytes to move, warnings, refusals. Exit status 1 if it is refused."""
     with _client() as client:
@@ -156,6 +176,11 @@ def _client() -> Client:
     if settings.api_key is None:
         raise ValueError("SPEAR_API_KEY is not set")
     return Client(settings.api_url, settings.api_key.get_secret_value())
+
+
+def _model(text: str) -> dict[str, str]:
+    repo, _, revision = text.partition("@")
+    return {"repo": repo, "revision": revision or "main"}
 
 
 def _read(recipe: Path) -> dict[str, Any]:

@@ -52,26 +52,31 @@ class Client:
         key = idempotency_key or secrets.token_hex(16)
         return self._json("POST", "/merges", json=recipe, headers={"Idempotency-Key": key})
 
+    def score(self, request: dict[str, Any], *, idempotency_key: str | None = None) -> dict[str, Any]:
+        """Score a pair without merging it: `base`, one of `experts`, `method`, `labels`."""
+        key = idempotency_key or secrets.token_hex(16)
+        return self._json("POST", "/scores", json=request, headers={"Idempotency-Key": key})
+
     def plan(self, recipe: dict[str, Any]) -> dict[str, Any]:
         """What a merge would do; nothing is queued."""
         return self._json("POST", "/merges/plan", json=recipe)
 
     def get(self, job_id: str) -> dict[str, Any]:
-        return self._json("GET", f"/merges/{job_id}")
+        return self._json("GET", _path(job_id))
 
     def cancel(self, job_id: str) -> dict[str, Any]:
-        return self._json("POST", f"/merges/{job_id}/cancel")
+        return self._json("POST", f"{_path(job_id)}/cancel")
 
     def retry(self, job_id: str) -> dict[str, Any]:
-        return self._json("POST", f"/merges/{job_id}/retry")
+        return self._json("POST", f"{_path(job_id)}/retry")
 
     def scores(self, job_id: str) -> list[dict[str, Any]]:
         """The scores of every scored tensor."""
-        data: list[dict[str, Any]] = self._json("GET", f"/merges/{job_id}/scores")["data"]
+        data: list[dict[str, Any]] = self._json("GET", f"{_path(job_id)}/scores")["data"]
         return data
 
     def report(self, job_id: str) -> dict[str, Any]:
-        return self._json("GET", f"/merges/{job_id}/report")
+        return self._json("GET", f"{_path(job_id)}/report")
 
     def methods(self) -> list[dict[str, Any]]:
         """The catalogue of merge methods."""
@@ -84,14 +89,14 @@ class Client:
 
     def events(self, job_id: str) -> Iterator[dict[str, Any]]:
         """What has happened to a job so far, oldest first."""
-        yield from self._pages(f"/merges/{job_id}/events", limit=None, params={"limit": 1000})
+        yield from self._pages(f"{_path(job_id)}/events", limit=None, params={"limit": 1000})
 
     def watch(self, job_id: str) -> Iterator[dict[str, Any]]:
         """The job now and after each change, until it has ended."""
         tag = ""
         while True:
             headers = {"Prefer": f"wait={_WAIT_SECONDS}"} | ({"If-None-Match": tag} if tag else {})
-            answer = self._call("GET", f"/merges/{job_id}", headers=headers if tag else {})
+            answer = self._call("GET", _path(job_id), headers=headers if tag else {})
             if answer.status_code != 304:
                 tag = answer.headers["etag"]
                 job: dict[str, Any] = answer.json()
@@ -137,6 +142,11 @@ class Client:
                 raise ApiError(answer.status_code, _problem(answer))
             return answer
         raise AssertionError
+
+
+def _path(job_id: str) -> str:
+    """Where a job is found, by the kind that its id tells."""
+    return f"/{'scores' if job_id.startswith('scr_') else 'merges'}/{job_id}"
 
 
 def _problem(answer: httpx2.Response) -> dict[str, Any]:

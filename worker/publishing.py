@@ -52,7 +52,7 @@ class Publication:
 
     @property
     def _target(self) -> Target:
-        return parse_recipe(self._job.recipe).target
+        return parse_recipe(self._job.recipe).target  # asked for only where something is published
 
     def reconcile(self, hub: Hub) -> dict[str, Any] | None:
         """The result, if an earlier attempt's commit is on the Hub."""

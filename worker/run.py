@@ -17,8 +17,9 @@ from app.jobs.database import Database
 from app.jobs.keys import Keys
 from app.jobs.leases import Lease, Leases
 from app.jobs.spectra import Spectra
+from app.jobs.states import Kind
 from app.jobs.tables import Job
-from app.recipes import Recipe, parse_recipe
+from app.recipes import Recipe, Scoring, parse_recipe, parse_scoring
 from app.settings import Settings
 from worker.child import run_child
 from worker.heartbeat import Heartbeat
@@ -51,15 +52,20 @@ class Run:
             if published:
                 return published
             self.workspace.create()
-            recipe = parse_recipe(self.job.recipe)
+            recipe = self._recipe()
             checked = self._resolve(recipe, hubs)
             inputs = self._download(checked.heads, hubs.service)
             summary = self._compute(recipe, inputs, warnings=checked.warnings)
             self._keep_documents()
             self.heartbeat.check()
+            if isinstance(recipe, Scoring):
+                return {"repo": None, "commit": None, "url": None} | summary
             return self.publication.publish(hubs.service, self.workspace.output, summary=summary)
 
-    def _resolve(self, recipe: Recipe, hubs: Hubs) -> Preflight:
+    def _recipe(self) -> Recipe | Scoring:
+        return (parse_scoring if self.job.kind == Kind.SCORES else parse_recipe)(self.job.recipe)
+
+    def _resolve(self, recipe: Recipe | Scoring, hubs: Hubs) -> Preflight:
         """The same checks as before queueing, on the pinned commits: grants and access may have been taken away."""
         self.progress.begin("resolving")
         caller = Keys(self.database, secret=b"").grants(self.job.key_id)
@@ -106,7 +112,9 @@ class Run:
             repo=pin.repo, revision=pin.revision, commit=pin.commit, license=pin.license, path=into, digests=digests
         )
 
-    def _compute(self, recipe: Recipe, inputs: tuple[Input, ...], *, warnings: tuple[str, ...]) -> dict[str, Any]:
+    def _compute(
+        self, recipe: Recipe | Scoring, inputs: tuple[Input, ...], *, warnings: tuple[str, ...]
+    ) -> dict[str, Any]:
         """Everything that touches weights, in the child."""
         spectra = Spectra(self.database, max_bytes=self.settings.spectra_max_bytes)
         self._write_spectra(spectra, inputs)
@@ -141,7 +149,7 @@ class Run:
             spectra.add([message["record"]])
         elif kind == "warning":
             self.progress.add(
-                NewEvent(type="merge.warning", level="warning", stage=self.progress.stage, data=message)
+                NewEvent(type="job.warning", level="warning", stage=self.progress.stage, data=message)
             )
 
     def _keep_documents(self) -> None:
@@ -149,10 +157,11 @@ class Run:
         self.progress.close()
         report = json.loads((self.workspace.path / "report.json").read_text())
         report["costs"]["stages"] = {name: round(spent, 3) for name, spent in self.progress.seconds.items()}
-        manifest = json.loads((self.workspace.output / "merge_manifest.json").read_text())
-        self.leases.put_documents(
-            self.lease, {"scores": {"data": report["scores"]}, "report": report, "manifest": manifest}
-        )
+        documents = {"scores": {"data": report["scores"]}, "report": report}
+        manifest = self.workspace.output / "merge_manifest.json"
+        if manifest.exists():
+            documents["manifest"] = json.loads(manifest.read_text())
+        self.leases.put_documents(self.lease, documents)
 
 
 @contextmanager

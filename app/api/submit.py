@@ -1,4 +1,4 @@
-"""The use case behind `POST /merges`: check what can be known early, make the row, tell a worker."""
+"""The use case behind every POST that makes a job: check what can be known early, make the row, tell a worker."""
 
 import hashlib
 import re
@@ -9,20 +9,25 @@ from app.errors import Code, SpearError
 from app.hub.client import connect
 from app.hub.preflight import Preflight, preflight
 from app.jobs.keys import Caller
+from app.jobs.states import Kind, Status
 from app.jobs.store import Idempotency, Submission
 from app.jobs.tables import Job
 from app.queue.dispatch import announce
-from app.recipes import Recipe
+from app.recipes import Recipe, Scoring
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
-def check(services: Services, recipe: Recipe, *, caller: Caller) -> Preflight:
+Request = Recipe | Scoring
+
+
+def check(services: Services, recipe: Request, *, caller: Caller) -> Preflight:
     """All checks before a job is accepted; raises `SpearError` with the field at fault."""
+    commits = _named_commits(services, recipe, caller=caller)
     hubs = connect(services.settings)
     try:
         return preflight(
-            recipe, hubs=hubs, settings=services.settings, reads=caller.reads, writes=caller.writes
+            recipe, hubs=hubs, settings=services.settings, reads=caller.reads, writes=caller.writes, commits=commits
         )
     finally:
         hubs.anonymous.close()
@@ -30,7 +35,7 @@ def check(services: Services, recipe: Recipe, *, caller: Caller) -> Preflight:
 
 
 def submit(
-    services: Services, recipe: Recipe, *, caller: Caller, key: str | None = None, retry_of: str | None = None,
+    services: Services, recipe: Request, *, caller: Caller, key: str | None = None, retry_of: str | None = None,
     request_id: str | None = None,
 ) -> tuple[Job, bool]:
     """The job, committed, and whether it was there before under the same Idempotency-Key."""
@@ -39,10 +44,12 @@ def submit(
     if known:
         return known, True
     checked = check(services, recipe, caller=caller)
+    target = recipe.target if isinstance(recipe, Recipe) else None
     submission = Submission(
-        recipe=recipe.model_dump(mode="json"), resolved=resolve(recipe, checked), labels=recipe.labels,
-        target_repo=recipe.target.repo, target_branch=recipe.target.branch, warnings=checked.warnings,
-        retry_of=retry_of, request_id=request_id,
+        kind=Kind.MERGE if target else Kind.SCORES, recipe=recipe.model_dump(mode="json"),
+        resolved=resolve(recipe, checked), labels=recipe.labels, warnings=checked.warnings, retry_of=retry_of,
+        target_repo=target.repo if target else None, target_branch=target.branch if target else None,
+        request_id=request_id,
     )
     job, replayed = services.store.submit(submission, caller=caller, idempotency=idempotency)
     if not replayed:
@@ -50,15 +57,30 @@ def submit(
     return job, replayed
 
 
-def resolve(recipe: Recipe, checked: Preflight) -> dict[str, Any]:
+def _named_commits(services: Services, recipe: Request, *, caller: Caller) -> list[str] | None:
+    """The commits that the recipe's scoring job was pinned to: what a person looked at is what gets merged."""
+    if not isinstance(recipe, Recipe) or recipe.scores is None:
+        return None
+    scoring = services.store.get(caller, recipe.scores, kind=Kind.SCORES)
+    pinned = [scoring.resolved["base"], *scoring.resolved["experts"]]
+    repos = [recipe.base.repo, *(expert.repo for expert in recipe.experts)]
+    if scoring.status != Status.SUCCEEDED or [one["repo"] for one in pinned] != repos:
+        raise SpearError(
+            Code.INVALID_RECIPE, f"{recipe.scores} is not a finished scoring of {' and '.join(repos)}",
+            pointer="/scores", job=recipe.scores,
+        )
+    return [one["commit"] for one in pinned]
+
+
+def resolve(recipe: Request, checked: Preflight) -> dict[str, Any]:
     """Every repo with the commit that it was pinned to."""
     base, *experts = [
         {"repo": pin.repo, "revision": pin.revision, "commit": pin.commit} for pin in checked.pins
     ]
-    return {
-        "base": base, "experts": experts,
-        "target": {"repo": recipe.target.repo, "branch": recipe.target.branch},
-    }
+    resolved: dict[str, Any] = {"base": base, "experts": experts}
+    if isinstance(recipe, Recipe):
+        resolved["target"] = {"repo": recipe.target.repo, "branch": recipe.target.branch}
+    return resolved
 
 
 def plan(recipe: Recipe, checked: Preflight) -> dict[str, Any]:
@@ -80,5 +102,5 @@ def _bare(key: str) -> str:
     return bare
 
 
-def _digest(recipe: Recipe) -> bytes:
-    return hashlib.sha256(recipe.model_dump_json().encode()).digest()
+def _digest(recipe: Request) -> bytes:
+    return hashlib.sha256(f"{type(recipe).__name__} {recipe.model_dump_json()}".encode()).digest()

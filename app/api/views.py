@@ -6,8 +6,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from app.jobs.states import Status
+from app.jobs.states import Kind, Status
 from app.jobs.tables import Event, Job, Stage
+
+FOLDERS = {Kind.MERGE: "merges", Kind.SCORES: "scores"}
+"""where jobs of each kind are found"""
 
 
 class StageView(BaseModel):
@@ -41,11 +44,11 @@ class ErrorView(BaseModel):
 
 
 class ResultView(BaseModel):
-    """What was published."""
+    """What was made, and where it was published; a scoring publishes nothing."""
 
-    repo: str
-    commit: str
-    url: str
+    repo: str | None
+    commit: str | None
+    url: str | None
     selected: int
     scored: int
     metrics: dict[str, Any]
@@ -102,7 +105,7 @@ class EventPage(BaseModel):
 
 def view_job(job: Job, stages: Sequence[Stage]) -> JobView:
     """The job as JSON shows it."""
-    path = f"/merges/{job.id}"
+    path = f"/{FOLDERS[Kind(job.kind)]}/{job.id}"
     parts = ("events", "scores", "report", "cancel", "retry")
     return JobView(
         id=job.id, kind=job.kind, status=Status(job.status), stage=job.stage,

@@ -47,7 +47,7 @@ def show(job: dict[str, Any]) -> None:
 
 
 def _facts(job: dict[str, Any]) -> Iterable[tuple[str, str]]:
-    recipe, result, error, progress = job["recipe"], job["result"], job["error"], job["progress"]
+    recipe, progress = job["recipe"], job["progress"]
     yield "job", job["id"]
     yield "status", job["status"] + (f" ({job['stage']})" if job["stage"] else "")
     if progress:
@@ -56,17 +56,23 @@ def _facts(job: dict[str, Any]) -> Iterable[tuple[str, str]]:
     yield "method", recipe["method"]["name"]
     for role, pinned in (("base", job["resolved"]["base"]), *(("expert", e) for e in job["resolved"]["experts"])):
         yield role, f"{pinned['repo']}@{pinned['commit'][:12]}"
-    yield "target", f"{recipe['target']['repo']}@{recipe['target']['branch']}"
-    if result:
-        yield "published", result["url"]
-        yield "restored", f"{result['selected']} of {result['scored']} scored tensors"
-    if error:
-        yield "error", f"{error['code']}: {error['message']}"
-        if error["hint"]:
-            yield "hint", error["hint"]
+    if "target" in recipe:
+        yield "target", f"{recipe['target']['repo']}@{recipe['target']['branch']}"
+    yield from _outcome(job["result"], job["error"])
     yield "created", job["created_at"]
     if job["ended_at"]:
         yield "ended", job["ended_at"]
+
+
+def _outcome(result: dict[str, Any] | None, error: dict[str, Any] | None) -> Iterable[tuple[str, str]]:
+    if result and result["url"]:
+        yield "published", result["url"]
+    if result:
+        yield "selected", f"{result['selected']} of {result['scored']} scored tensors"
+    if error:
+        yield "error", f"{error['code']}: {error['message']}"
+    if error and error["hint"]:
+        yield "hint", error["hint"]
 
 
 def show_list(jobs: Sequence[dict[str, Any]]) -> None:
@@ -78,6 +84,19 @@ def show_list(jobs: Sequence[dict[str, Any]]) -> None:
             job["recipe"]["target"]["repo"], job["created_at"][:19],
         )
     out.print(table)
+
+
+def show_scores(rows: Sequence[dict[str, Any]]) -> None:
+    """Scored tensors as a table, best score first."""
+    table = Table("tensor", "score", "snr", "change", "swci", "svdr", "selected", box=None, pad_edge=False)
+    for row in sorted(rows, key=lambda row: (-(row["score"] or 0), row["name"])):
+        figures = [_figure(row[key]) for key in ("score", "snr", "relative_change", "swci", "svdr")]
+        table.add_row(row["name"], *figures, f"t = {row['t']:g}" if row["selected"] else "")
+    out.print(table)
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
 
 
 def show_problem(problem: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from app.hub.headers import DTYPE_BITS, TensorInfo
 from app.hub.inspect import Head, inspect, read_small
 from app.hub.pins import Pin, RemoteFile, pin
 from app.hub.vocabulary import COMPARABLE, OPAQUE, Vocabulary, compare_vocabularies, parse_vocabulary
-from app.recipes import ModelRef, Recipe
+from app.recipes import ModelRef, Output, Recipe, Scoring, Target
 from app.settings import Settings
 
 OUTPUT_TAGS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
@@ -45,7 +45,7 @@ class Preflight:
 
 
 def preflight(
-    recipe: Recipe,
+    recipe: Recipe | Scoring,
     *,
     hubs: Hubs,
     settings: Settings,
@@ -58,20 +58,23 @@ def preflight(
     With `commits` (the base's, then the experts'), those commits are used, not what the revisions mean now: so a
     worker checks again what the API has accepted. Raises `SpearError` with the recipe's pointer.
     """
-    with _at("/target/repo"):
-        check_write(recipe.target, service=hubs.service, writes=writes)
+    target = recipe.target if isinstance(recipe, Recipe) else None
+    if target:
+        with _at("/target/repo"):
+            check_write(target, service=hubs.service, writes=writes)
     heads = _heads(recipe, hubs=hubs, settings=settings, reads=reads, commits=commits)
     try:
         admission = admit(heads)
     except SpearError as error:
         error.pointer = _pointer(int(error.names.pop("model", 1))) + "/repo"
         raise
-    warnings = (*_compare_tokenizers(heads, hubs=hubs, settings=settings), *_about_target(recipe, hubs=hubs))
-    return _summary(recipe, heads, admission, warnings=warnings)
+    warnings = (*_compare_tokenizers(heads, hubs=hubs, settings=settings), *_about_target(target, hubs=hubs))
+    output = recipe.output if isinstance(recipe, Recipe) else Output()
+    return _summary(output, heads, admission, warnings=warnings)
 
 
 def _heads(
-    recipe: Recipe, *, hubs: Hubs, settings: Settings, reads: Sequence[str], commits: Sequence[str] | None
+    recipe: Recipe | Scoring, *, hubs: Hubs, settings: Settings, reads: Sequence[str], commits: Sequence[str] | None
 ) -> tuple[Head, ...]:
     """Every input's head, read side by side; of several refusals, the first in the recipe's order is raised."""
     models: tuple[ModelRef, ...] = (recipe.base, *recipe.experts)
@@ -123,21 +126,21 @@ def _vocabulary(source: Pin, file: RemoteFile, *, hubs: Hubs, settings: Settings
     return parse_vocabulary(raw, repo=source.repo, file=file.path)
 
 
-def _about_target(recipe: Recipe, *, hubs: Hubs) -> tuple[str, ...]:
+def _about_target(target: Target | None, *, hubs: Hubs) -> tuple[str, ...]:
     """An existing target keeps its visibility: say so where the recipe asks for another."""
+    if target is None or not target.private:
+        return ()
     try:
-        hubs.anonymous.check_access(recipe.target.repo)
+        hubs.anonymous.check_access(target.repo)
     except SpearError:
         return ()
-    if not recipe.target.private:
-        return ()
-    return (f"{recipe.target.repo} exists and is public; private applies to a new repository only",)
+    return (f"{target.repo} exists and is public; private applies to a new repository only",)
 
 
-def _summary(recipe: Recipe, heads: tuple[Head, ...], admission: Admission, *, warnings: tuple[str, ...]) -> Preflight:
-    wanted = OUTPUT_TAGS[recipe.output.dtype] if recipe.output.dtype else None
+def _summary(output: Output, heads: tuple[Head, ...], admission: Admission, *, warnings: tuple[str, ...]) -> Preflight:
+    wanted = OUTPUT_TAGS[output.dtype] if output.dtype else None
     stored = [(tensor, _stored(tensor, wanted)) for tensor in admission.tensors]
-    output = sum(tensor.elements * DTYPE_BITS[dtype] // 8 for tensor, dtype in stored)
+    written = sum(tensor.elements * DTYPE_BITS[dtype] // 8 for tensor, dtype in stored)
     blobs = {file.digest: file.size for head in heads for file in head.files}
     download = sum(blobs.values())
     return Preflight(
@@ -147,9 +150,9 @@ def _summary(recipe: Recipe, heads: tuple[Head, ...], admission: Admission, *, w
         warnings=(*admission.warnings, *warnings),
         dtypes=tuple(sorted({dtype for _, dtype in stored})),
         bytes_to_download=download,
-        output_bytes=output,
+        output_bytes=written,
         peak_memory_bytes=IDLE_BYTES + max((_working_set(tensor) for tensor in admission.tensors), default=0),
-        disk_bytes=download + output,
+        disk_bytes=download + written,
     )
 
 

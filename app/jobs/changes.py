@@ -12,7 +12,7 @@ from app.jobs.tables import Event, Job
 
 @dataclass(frozen=True, kw_only=True)
 class NewEvent:
-    """What happened, in the past tense: `merge.succeeded`, `stage.started`, `tensor.scored`."""
+    """What happened, in the past tense: `job.succeeded`, `stage.started`, `tensor.scored`."""
 
     type: str
     level: str = "info"

@@ -53,7 +53,7 @@ class Leases:
         with self._database.transaction() as session:
             return change(
                 session, job_id, where=(or_(due, expired), free),
-                events=[NewEvent(type="merge.claimed", data={"worker": owner})],
+                events=[NewEvent(type="job.claimed", data={"worker": owner})],
                 status=status, lease_token=Job.lease_token + 1, lease_owner=owner, lease_until=NOW + self._ttl,
                 attempt=Job.attempt + 1, started_at=func.coalesce(Job.started_at, NOW), progress=None,
             )
@@ -118,7 +118,7 @@ class Leases:
     ) -> None:
         """End the job."""
         level = "error" if status is Status.FAILED else "info"
-        event = NewEvent(type=f"merge.{status}", level=level, data=error or result or {})
+        event = NewEvent(type=f"job.{status}", level=level, data=error or result or {})
         with self._database.transaction() as session:
             self._write(session, lease, events=[event], result=result, error=error, **ENDED, status=status)
             close_stages(session, lease.job_id)
@@ -128,7 +128,7 @@ class Leases:
         self, lease: Lease, *, error: dict[str, Any] | None = None, delay_seconds: float = 0, charge: bool = True
     ) -> None:
         """Queue the job again: after a fault that may pass, or (not charged as an attempt) when the worker drains."""
-        event = NewEvent(type="merge.requeued", level="warning" if error else "info", data=error or {})
+        event = NewEvent(type="job.requeued", level="warning" if error else "info", data=error or {})
         with self._database.transaction() as session:
             self._write(
                 session, lease, where=(Job.status == Status.RUNNING,), events=[event], **FREED, status=Status.QUEUED,

@@ -70,16 +70,16 @@ def _rescue(session: Session, job: Job) -> None:
         "stage": job.stage, "retryable": True, "hint": KINDS[Code.WORKER_LOST].hint, "names": {},
     }
     if job.publishing is None and job.status == Status.CANCELLING:
-        change(session, job.id, events=[NewEvent(type="merge.cancelled")], **ENDED, status=Status.CANCELLED)
+        change(session, job.id, events=[NewEvent(type="job.cancelled")], **ENDED, status=Status.CANCELLED)
     elif job.publishing is None and job.attempt >= job.max_attempts:
         # the last fault that a worker could name says more than that the worker is gone
         change(
-            session, job.id, events=[NewEvent(type="merge.failed", level="error", data=lost)],
+            session, job.id, events=[NewEvent(type="job.failed", level="error", data=lost)],
             **ENDED, status=Status.FAILED, error=lost,
         )
     else:
         change(
-            session, job.id, events=[NewEvent(type="merge.requeued", level="warning", data=lost)],
+            session, job.id, events=[NewEvent(type="job.requeued", level="warning", data=lost)],
             **FREED, status=Status.QUEUED, error=lost, not_before=NOW, announced_at=NOW - timedelta(days=1),
         )
     close_stages(session, job.id)

@@ -144,11 +144,11 @@ class Store:
             job = _visible(session, caller, job_id, kind)
             waiting = change(
                 session, job_id, where=(Job.status == Status.QUEUED, Job.publishing.is_(None)),
-                events=[NewEvent(type="merge.cancelled")], **ENDED, status=Status.CANCELLED,
+                events=[NewEvent(type="job.cancelled")], **ENDED, status=Status.CANCELLED,
             )
             working = waiting or change(
                 session, job_id, where=(Job.status == Status.RUNNING, Job.publishing.is_(None)),
-                events=[NewEvent(type="merge.cancelling")], status=Status.CANCELLING,
+                events=[NewEvent(type="job.cancelling")], status=Status.CANCELLING,
             )
             session.refresh(job)
             if working is None and job.status not in (Status.CANCELLING, Status.CANCELLED):
@@ -173,14 +173,14 @@ class Store:
         session.add(
             Job(
                 id=job_id, kind=submission.kind, owner=caller.owner, key_id=caller.key_id,
-                recipe=submission.recipe, resolved=submission.resolved, labels=submission.labels, target_repo=submission.target_repo,
-                target_branch=submission.target_branch, max_attempts=self._max_attempts,
-                retry_of=submission.retry_of, request_id=submission.request_id,
+                recipe=submission.recipe, resolved=submission.resolved, labels=submission.labels,
+                target_repo=submission.target_repo, target_branch=submission.target_branch,
+                max_attempts=self._max_attempts, retry_of=submission.retry_of, request_id=submission.request_id,
             )
         )
         session.flush()
-        events = [NewEvent(type="merge.queued", data=submission.resolved)]
-        events += [NewEvent(type="merge.warning", level="warning", data={"message": w}) for w in submission.warnings]
+        events = [NewEvent(type="job.queued", data=submission.resolved)]
+        events += [NewEvent(type="job.warning", level="warning", data={"message": w}) for w in submission.warnings]
         job = change(session, job_id, events=events)
         assert job is not None
         return job

@@ -3,4 +3,7 @@
 from app.recipes.recipe import METHODS, Expert, ModelRef, Output, Recipe, Target, parse_recipe, pointer
 from app.recipes.scoring import Scoring, parse_scoring
 
-__all__ = ["METHODS", "Expert", "ModelRef", "Output", "Recipe", "Scoring", "Target", "parse_recipe", "parse_scoring", "pointer"]
+__all__ = [
+    "METHODS", "Expert", "ModelRef", "Output", "Recipe", "Scoring", "Target", "parse_recipe", "parse_scoring",
+    "pointer",
+]  # fmt: skip

@@ -212,3 +212,17 @@ def spoil_last_byte(service: Service, sha256: str) -> None:
     content[-1] ^= 1
     blob.chmod(0o600)
     blob.write_bytes(content)
+
+
+def test_scoring_first_then_a_merge_that_names_it(service, large_pair):
+    base, adapted, *_ = large_pair
+    with service.client() as client:
+        scoring = client.score({"base": {"repo": base}, "experts": [{"repo": adapted}]})
+        *_, done = client.watch(scoring["id"])
+        assert done["status"] == "succeeded", done["error"]
+        assert (done["result"]["repo"], done["result"]["scored"]) == (None, 28)
+        rows = client.scores(scoring["id"])
+        job = service.wait(client.submit(service.recipe(base, adapted, "looked-at") | {"scores": scoring["id"]})["id"])
+        assert job["status"] == "succeeded", job["error"]
+        assert client.scores(job["id"]) == rows
+        assert client.report(job["id"])["costs"]["spectra_computed"] == 0

@@ -105,7 +105,7 @@ def test_a_failed_job_shows_its_error_and_what_it_left(api):
     events = api.call("GET", f"/merges/{job_id}/events?limit=2").json()
     rest = api.call("GET", f"/merges/{job_id}/events?cursor={events['next_cursor']}").json()
     assert [event["seq"] for event in events["data"] + rest["data"]] == [1, 2, 3, 4]
-    assert rest["data"][-1]["type"] == "merge.failed"
+    assert rest["data"][-1]["type"] == "job.failed"
 
 
 ROUTES = [

@@ -17,7 +17,7 @@ def test_a_submitted_job_is_queued_with_its_first_event(jobs):
     job = jobs.get(job_id)
     events = jobs.store.events(jobs.caller, job_id, after=0, limit=10)
     assert (job.status, job.attempt, job.stage) == ("queued", 0, None)
-    assert [(event.seq, event.type) for event in events] == [(1, "merge.queued"), (2, "merge.warning")]
+    assert [(event.seq, event.type) for event in events] == [(1, "job.queued"), (2, "job.warning")]
     assert events[1].data == {"message": "the licences differ"}
 
 
@@ -103,7 +103,7 @@ def test_cancelling_a_queued_job_ends_it_and_asking_again_changes_nothing(jobs):
     assert jobs.store.cancel(jobs.caller, job_id).status == "cancelled"
     assert jobs.store.cancel(jobs.caller, job_id).status == "cancelled"
     assert [event.type for event in jobs.store.events(jobs.caller, job_id, after=0, limit=9)] == [
-        "merge.queued", "merge.cancelled",
+        "job.queued", "job.cancelled",
     ]
 
 

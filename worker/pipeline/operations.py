@@ -60,7 +60,7 @@ def digest(task: Task, operations: Sequence[Operation]) -> str:
     """SHA-256 of everything that the output's bytes depend on."""
     inputs = [(entry.repo, entry.commit, sorted(entry.digests.items())) for entry in task.inputs]
     steps = [(op.name, op.dtype, op.shape, op.source, op.method, _plain(op.spec)) for op in operations]
-    limit = task.recipe.output.max_shard_bytes
+    limit = task.merging.output.max_shard_bytes
     return sha256(json.dumps([FORMAT, inputs, steps, limit], sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -91,7 +91,7 @@ def _restored(name: str, dtype: str, shape: tuple[int, ...], *, t: float, adapte
 
 def output_dtype(task: Task) -> str | None:
     """The dtype that the recipe asks for, if it does."""
-    return task.recipe.output.dtype or getattr(task.recipe.method, "dtype", None)
+    return task.merging.output.dtype or getattr(task.recipe.method, "dtype", None)
 
 
 def output_tag(model: TensorInfo, wanted: str | None) -> str:

@@ -7,19 +7,26 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from app.recipes import Scoring
 from app.recipes.methods.spear import SpearParameters
 from worker.pipeline.merge import MergeResult, merge
 from worker.pipeline.score import Scores, device_of, score
 from worker.pipeline.select import select
 from worker.pipeline.task import Reporter, Task
 from worker.pipeline.verify import Verification, verify
+from worker.report.manifest import canonical
 from worker.report.publishable import write
+from worker.report.report import build_report
 from worker.scores import Selection
 
 
 def run(task: Task, reporter: Reporter) -> dict[str, Any]:
     """Make everything that will be published in `task.output`; the summary for the supervisor."""
     scores, selection = _restoration(task, reporter)
+    if isinstance(task.recipe, Scoring):
+        assert scores is not None
+        assert selection is not None
+        return _scored_only(task, scores, selection)
     decisions = selection.decisions if selection else None
     result = merge(task, decisions, reporter)
     verification = verify(task, decisions, result, reporter)
@@ -47,6 +54,17 @@ def _restoration(task: Task, reporter: Reporter) -> tuple[Scores | None, Selecti
     for warning in (*scores.warnings, *selection.warnings):
         reporter.warning(warning)
     return scores, selection
+
+
+def _scored_only(task: Task, scores: Scores, selection: Selection) -> dict[str, Any]:
+    report = build_report(
+        task, rows=selection.rows, selection=selection.shares, merge={}, verification={},
+        costs=_costs(task, scores=scores), warnings=[*scores.warnings, *selection.warnings],
+    )
+    (task.work_dir / "report.json").write_bytes(canonical(report))
+    chosen = report["selection"]
+    metrics = {"parameters_selected": chosen["parameters"], "parameters_scored": chosen["parameters_scored"]}
+    return {"selected": chosen["selected"], "scored": chosen["scored"], "metrics": metrics}
 
 
 def _merge_facts(result: MergeResult) -> dict[str, Any]:

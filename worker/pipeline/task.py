@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from app.recipes import Recipe
+from app.recipes import Recipe, Scoring
 
 
 class Input(BaseModel):
@@ -33,7 +33,7 @@ class Task(BaseModel):
 
     job_id: str
     attempt: int
-    recipe: Recipe
+    recipe: Recipe | Scoring
     inputs: tuple[Input, ...]
     work_dir: Path
     """the job's own directory: `output/` holds what will be published, everything else stays private"""
@@ -43,6 +43,13 @@ class Task(BaseModel):
     threads: int = 1
     warnings: tuple[str, ...] = ()
     """what the checks before queueing wanted said"""
+
+    @property
+    def merging(self) -> Recipe:
+        """The recipe of a task that merges."""
+        if not isinstance(self.recipe, Recipe):
+            raise TypeError("this task only scores")
+        return self.recipe
 
     @property
     def output(self) -> Path:

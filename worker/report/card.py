@@ -38,7 +38,7 @@ def build_card(
     told = Report.model_validate(report)
     parts = [
         f"---\n{markup.yaml(_front_matter(task, config=config))}\n---",
-        f"# {markup.text(task.recipe.target.repo.partition('/')[2])}",
+        f"# {markup.text(task.merging.target.repo.partition('/')[2])}",
         markup.text(told.verdict),
         *([_restored(task, told.selection)] if told.selection.scored else []),
         *(f"![{markup.text(words)}]({path})" for path, words in figures.items()),

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from app.recipes import Scoring
 from worker.pipeline.task import Task
 from worker.report.schema import Selection
 
@@ -11,6 +12,8 @@ NO_EVALUATION = "No evaluation was run: what this did to the model's abilities h
 
 def verdict(task: Task, *, selection: Selection, shares: Mapping[str, Any]) -> str:
     """One line: what was done to how much of the model, and whether its effect was measured."""
+    if isinstance(task.recipe, Scoring):
+        return _scored(task, selection=selection)
     done = _restored(task, selection=selection, shares=shares) if selection.scored else _merged(task)
     return f"{done} {NO_EVALUATION}"
 
@@ -46,6 +49,13 @@ def fallback_statement(fallbacks: int, *, operations: Mapping[str, int]) -> str 
         f"For {fallbacks} of {total} restored tensors SLERP fell back to LERP (plain linear interpolation), because "
         "base and adapted weights point almost the same way (|cos| > 0.9995). At such angles the two agree to within "
         "a fraction of a percent of the change: the restoration is W_b + t (W_a - W_b), tensor by tensor."
+    )
+
+
+def _scored(task: Task, *, selection: Selection) -> str:
+    return (
+        f"Scored {selection.scored} tensors of {task.experts[0].repo} against {task.base.repo}; this selection would "
+        f"restore {selection.selected} of them ({count(selection.parameters)} parameters). Nothing was changed."
     )
 
 

@@ -1,0 +1,151 @@
+"""What can be done with a job of any kind: look, list, cancel, follow, read what it left behind."""
+
+import asyncio
+import re
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Response
+from fastapi.concurrency import run_in_threadpool
+
+from app.api.auth import Reader, Writer
+from app.api.cursors import Cursors
+from app.api.services import Services, Uses
+from app.api.views import EventPage, JobPage, JobView, view_event, view_job
+from app.errors import Code, SpearError
+from app.jobs.states import TERMINAL, Kind, Status
+from app.jobs.tables import Job
+
+MAX_WAIT_SECONDS = 30
+RETRY_AFTER = "2"
+_NAMES = {Kind.MERGE: ("merge", "merges"), Kind.SCORES: ("scoring", "scorings")}
+
+
+def accepted(services: Services, response: Response, job: Job) -> JobView:
+    """The body and headers of a 202."""
+    view = view_job(job, services.store.stages([job.id])[job.id])
+    response.headers["Location"] = view.links["self"]
+    response.headers["Retry-After"] = RETRY_AFTER
+    return view
+
+
+def add_job_routes(router: APIRouter, kind: Kind) -> None:
+    """The routes that all kinds of jobs have."""
+    _add_list(router, kind)
+    _add_one(router, kind)
+    _add_details(router, kind)
+
+
+def _add_list(router: APIRouter, kind: Kind) -> None:
+    many = _NAMES[kind][1]
+
+    @router.get("", response_model=JobPage, operation_id=f"list_{many}")
+    def get_jobs(
+        *, services: Uses, caller: Reader, status: Annotated[list[Status] | None, Query()] = None,
+        target: str | None = None, label: Annotated[list[str] | None, Query(description="name:value")] = None,
+        limit: Annotated[int, Query(ge=1, le=100)] = 20, cursor: str | None = None,
+    ) -> JobPage:
+        """Jobs, newest first."""
+        cursors = Cursors(services.settings.secret, kind=many)
+        jobs = services.store.find(
+            caller, limit=limit + 1, kind=kind, before=str(cursors.read(cursor)) if cursor else None,
+            status=status or (), target=target, labels=_labels(label or []),
+        )
+        page, more = jobs[:limit], len(jobs) > limit
+        stages = services.store.stages([job.id for job in page])
+        views = [view_job(job, stages[job.id]) for job in page]
+        return JobPage(data=views, next_cursor=cursors.make(page[-1].id) if more else None)
+
+
+def _add_one(router: APIRouter, kind: Kind) -> None:
+    one = _NAMES[kind][0]
+
+    @router.get("/{job_id}", response_model=JobView, operation_id=f"get_{one}")
+    async def get_job(
+        *, job_id: str, response: Response, services: Uses, caller: Reader,
+        if_none_match: Annotated[str | None, Header()] = None, prefer: Annotated[str | None, Header()] = None,
+    ) -> Any:
+        """One job. `If-None-Match` saves the body; `Prefer: wait=N` holds until the next change."""
+        job = await run_in_threadpool(services.store.get, caller, job_id, kind=kind)
+        if wait := _wait_seconds(prefer):
+            job = await _next_change(services, job, caller=caller, known=if_none_match, seconds=wait)
+        headers = {"ETag": _etag(job), "Cache-Control": "no-cache"}
+        if _matches(if_none_match, job):
+            return Response(status_code=304, headers=headers)
+        response.headers.update(headers)
+        if job.status not in TERMINAL:
+            response.headers["Retry-After"] = RETRY_AFTER
+        stages = await run_in_threadpool(services.store.stages, [job_id])
+        return view_job(job, stages[job_id])
+
+    @router.post("/{job_id}/cancel", status_code=202, response_model=JobView, operation_id=f"cancel_{one}")
+    def post_cancel(*, job_id: str, response: Response, services: Uses, caller: Writer) -> JobView:
+        """Cancel the job; asking again changes nothing."""
+        return accepted(services, response, services.store.cancel(caller, job_id, kind=kind))
+
+
+def _add_details(router: APIRouter, kind: Kind) -> None:
+    one = _NAMES[kind][0]
+
+    @router.get("/{job_id}/events", response_model=EventPage, operation_id=f"list_{one}_events")
+    def get_events(
+        *, job_id: str, services: Uses, caller: Reader, limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+        cursor: str | None = None,
+    ) -> EventPage:
+        """What happened, oldest first; the cursor of the last page goes on where it ended, also later."""
+        cursors = Cursors(services.settings.secret, kind=f"events.{job_id}")
+        after = int(cursors.read(cursor)) if cursor else 0
+        events = services.store.events(caller, job_id, after=after, limit=limit, kind=kind)
+        last = cursors.make(events[-1].seq) if events else cursor
+        return EventPage(data=[view_event(event) for event in events], next_cursor=last)
+
+    @router.get("/{job_id}/scores", operation_id=f"get_{one}_scores")
+    def get_scores(*, job_id: str, services: Uses, caller: Reader) -> dict[str, Any]:
+        """The scores of every scored tensor, as soon as the job has made them."""
+        return _document(services, caller=caller, job_id=job_id, name="scores", kind=kind)
+
+    @router.get("/{job_id}/report", operation_id=f"get_{one}_report")
+    def get_report(*, job_id: str, services: Uses, caller: Reader) -> dict[str, Any]:
+        """The versioned report.json: the source of every view."""
+        return _document(services, caller=caller, job_id=job_id, name="report", kind=kind)
+
+
+def _document(services: Services, *, caller: Reader, job_id: str, name: str, kind: Kind) -> dict[str, Any]:
+    body = services.store.document(caller, job_id, name, kind=kind)
+    if body is None:
+        raise SpearError(Code.NOT_FOUND, f"job {job_id} has no {name} yet", job=job_id)
+    return body
+
+
+def _etag(job: Job) -> str:
+    return f'W/"{job.version}"'
+
+
+def _matches(if_none_match: str | None, job: Job) -> bool:
+    """Weak comparison (RFC 9110, 13.1.2), so that a tag without its W/ matches as well."""
+    known = {part.strip().removeprefix("W/") for part in (if_none_match or "").split(",")}
+    return "*" in known or _etag(job).removeprefix("W/") in known
+
+
+def _wait_seconds(prefer: str | None) -> int:
+    found = re.search(r"(?:^|[,;\s])wait=(\d{1,4})(?:$|[,;\s])", prefer or "")
+    return min(int(found[1]), MAX_WAIT_SECONDS) if found else 0
+
+
+async def _next_change(services: Services, job: Job, *, caller: Reader, known: str | None, seconds: int) -> Job:
+    """The job after its next change, or as it is when the time is over (or it has ended, or is not what was known)."""
+    if job.status in TERMINAL or (known and not _matches(known, job)):
+        return job
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        await asyncio.sleep(min(0.25, max(0.0, deadline - time.monotonic())))
+        if await run_in_threadpool(services.store.version, job.id) != job.version:
+            break
+    return await run_in_threadpool(services.store.get, caller, job.id, kind=Kind(job.kind))
+
+
+def _labels(pairs: list[str]) -> dict[str, str]:
+    bad = [pair for pair in pairs if ":" not in pair]
+    if bad:
+        raise SpearError(Code.INVALID_REQUEST, f"label={bad[0]!r}: write label=name:value", pointer="/label")
+    return {name: value for name, _, value in (pair.partition(":") for pair in pairs)}

@@ -1,0 +1,20 @@
+"""A request to score a pair without merging, so that a person can look before restoring."""
+
+from pydantic import Field
+
+from app.recipes.methods.spear import SpearParameters
+from app.recipes.recipe import Expert, LabelName, LabelValue, ModelRef, Part, parse
+
+
+class Scoring(Part):
+    """Base and adapted checkpoint, and how to score and select; nothing is restored, nothing published."""
+
+    base: ModelRef
+    experts: tuple[Expert, ...] = Field(min_length=1, max_length=1)
+    method: SpearParameters = SpearParameters()
+    labels: dict[LabelName, LabelValue] = Field({}, max_length=16)
+
+
+def parse_scoring(body: object) -> Scoring:
+    """As `parse_recipe`, for a scoring request."""
+    return parse(Scoring, body)
