@@ -48,6 +48,8 @@ class Code(StrEnum):
     TIED_HEAD_MISMATCH = "tied_head_mismatch"
     VOCABULARY_MISMATCH = "vocabulary_mismatch"
     NOTHING_TO_SCORE = "nothing_to_score"
+    ADAPTER_INVALID = "adapter_invalid"
+    ADAPTER_UNSUPPORTED = "adapter_unsupported"
     # the target
     TARGET_BUSY = "target_busy"
     TARGET_NOT_WRITABLE = "target_not_writable"
@@ -130,6 +132,14 @@ KINDS: dict[Code, Kind] = {
     Code.VOCABULARY_MISMATCH: Kind(status=422, title="The models' vocabularies differ"),
     Code.NOTHING_TO_SCORE: Kind(
         status=422, title="No tensor matches the module patterns", hint="Set method.modules for this architecture."
+    ),
+    Code.ADAPTER_INVALID: Kind(
+        status=422, title="The adapter is not valid", hint="Save it again with peft's save_pretrained."
+    ),
+    Code.ADAPTER_UNSUPPORTED: Kind(
+        status=422,
+        title="The adapter cannot be applied here",
+        hint="Merge it into its base with peft's merge_and_unload, and use the whole model that this gives.",
     ),
     Code.TARGET_BUSY: Kind(
         status=409, title="Another job is active for this target", hint="Wait for it, cancel it, or use another branch."
