@@ -6,14 +6,14 @@ the output. Arithmetic is fp32 with one rounding at the end, unless the method s
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 
-CHUNK = 1 << 18
-"""Elements of a chunk: 1 MiB as fp32."""
+CHUNK = 1 << 17
+"""Elements of a chunk: 512 KiB as fp32."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,13 @@ class Method(ABC):
         return 0
 
     @property
+    def probes(self) -> Sequence[tuple[int, int]]:
+        """Spans of elements that the method wants to see before the first survey."""
+        return ()
+
+    @property
     def surveys(self) -> int:
-        """How many surveys this tensor needs."""
+        """How many surveys this tensor needs; may grow while they go on."""
         return 0
 
     @property
@@ -118,6 +123,9 @@ class Method(ABC):
     def operation(self) -> str:
         """What was done, for the manifest; final once the surveys are over."""
         return self.name
+
+    def probe(self, chunk: Chunk) -> None:  # noqa: B027
+        """One of the spans that `probes` asked for."""
 
     def survey(self, chunk: Chunk) -> None:  # noqa: B027  (methods without surveys need none)
         """Gathers statistics of one chunk; `self.turn` is the survey's number."""

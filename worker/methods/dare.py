@@ -8,7 +8,7 @@ from worker.methods.base import Chunk, NotFiniteError, Spec, Workspace
 from worker.methods.counter import keep_mask, key_of
 from worker.methods.task_vectors import TaskVectorMethod
 
-HELD = 32_000_000
+HELD = 64_000_000
 """Bytes of masks that are held between the passes over one tensor; beyond that they are made again."""
 
 

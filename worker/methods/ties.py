@@ -1,9 +1,11 @@
 """TIES: trim, elect signs, average those that agree. Source: Yadav et al. (arXiv 2306.01708)."""
 
+from collections.abc import Sequence
+
 import torch
 
 from worker.methods.base import Chunk, Spec, Workspace
-from worker.methods.magnitude import Selection, Trim
+from worker.methods.magnitude import GUESSES, Selection, Trim, sample_spans
 from worker.methods.task_vectors import TaskVectorMethod
 
 
@@ -19,9 +21,12 @@ class Ties(TaskVectorMethod):
 
     def __init__(self, spec: Spec, work: Workspace) -> None:
         kept = [_kept(expert["density"], spec.elements) for expert in spec.experts]
-        self._selections = [Selection(k, work) if 0 < k < spec.elements else None for k in kept]
+        self._selections = [
+            Selection(k, elements=spec.elements, work=work) if 0 < k < spec.elements else None for k in kept
+        ]
         self._empty = [k == 0 for k in kept]
         self._trims: list[Trim | None] = []
+        self._selecting = 1 if any(self._selections) else 0
         super().__init__(spec, work)
 
     @property
@@ -29,35 +34,61 @@ class Ties(TaskVectorMethod):
         return any(self._selections) or any(self._empty)
 
     @property
+    def probes(self) -> Sequence[tuple[int, int]]:
+        return sample_spans(self.spec.elements) if any(self._selections) else ()
+
+    @property
     def surveys(self) -> int:
-        return super().surveys + (2 if any(self._selections) else 0)
+        """One per round of guesses, two more where they were all wrong, one for norms."""
+        return self._selecting + super().surveys
+
+    def probe(self, chunk: Chunk) -> None:
+        for selection, delta in self._deltas(chunk):
+            selection.probe(delta)
 
     def survey(self, chunk: Chunk) -> None:
-        if self.turn == 2 or not any(self._selections):
+        if self.turn >= self._selecting:
             super().survey(chunk)
             return
-        base = self.work.load("base", chunk.base)
-        for number, selection in enumerate(self._selections):
-            if selection:
-                selection.count(self.delta(number, chunk, base), turn=self.turn)
+        for selection, delta in self._deltas(chunk):
+            if self.turn < GUESSES:
+                if chunk.start == 0:
+                    selection.guess()
+                selection.check(delta, chunk.start)
+            else:
+                selection.count(delta, lower=self.turn > GUESSES)
 
     def conclude(self) -> None:
-        if self.turn == 2 or not any(self._selections):
+        if self.turn >= self._selecting:
             super().conclude()
             return
-        for selection in self._selections:
-            if selection:
-                selection.conclude(turn=self.turn)
+        open_ = [selection for selection in self._selections if selection and not selection.found]
+        for selection in open_:
+            if self.turn < GUESSES:
+                selection.conclude_check()
+            else:
+                selection.conclude_count(lower=self.turn > GUESSES)
+        if not all(selection.found for selection in open_):
+            self._selecting = self.turn + 2
 
     def begin(self) -> None:
         self._trims = [Trim(selection, self.work) if selection else None for selection in self._selections]
 
-    def thin(self, number: int, delta: torch.Tensor, chunk: Chunk) -> None:  # noqa: ARG002
+    def thin(self, number: int, delta: torch.Tensor, chunk: Chunk) -> None:
         trim = self._trims[number]
         if trim:
-            trim(delta)
+            trim(delta, chunk.start)
         elif self._empty[number]:
             delta.zero_()
+
+    def _deltas(self, chunk: Chunk) -> list[tuple[Selection, torch.Tensor]]:
+        """The selections that are not done, each with its delta in a buffer of its own."""
+        base = self.work.load("base", chunk.base)
+        return [
+            (selection, self.delta(number, chunk, base, key=f"delta{number}"))
+            for number, selection in enumerate(self._selections)
+            if selection and not selection.found
+        ]
 
 
 def _kept(density: float, elements: int) -> int:

@@ -1,7 +1,7 @@
 """The merge itself: every output tensor streamed from the inputs through its method into its place on disk."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -55,7 +55,7 @@ def merge(task: Task, decisions: Mapping[str, float] | None, reporter: Reporter)
         writer = stack.enter_context(
             ShardedWriter(
                 task.output, tensors=[(op.name, op.dtype, op.shape) for op in operations],
-                max_shard_bytes=task.recipe.output.max_shard_bytes,
+                max_shard_bytes=task.merging.output.max_shard_bytes,
                 journal=task.work_dir / "merge.journal", plan=digest(task, operations),
             )
         )
@@ -119,11 +119,13 @@ class _Run:
             self.checkpoints[source].will_need(operation.name)
 
     def _merge(self, operation: Operation, method: Method) -> None:
-        for turn in range(method.surveys):
-            method.turn = turn
+        for chunk in self._chunks(operation, method, method.probes):
+            method.probe(chunk)
+        while method.turn < method.surveys:
             for chunk in self._chunks(operation, method):
                 method.survey(chunk)
             method.conclude()
+            method.turn += 1
         dtype = TORCH_DTYPES[operation.dtype]
         for chunk in self._chunks(operation, method):
             out = self.behind.buffer(len(chunk), dtype)
@@ -145,10 +147,12 @@ class _Run:
                 self._blame(operation)
             self.behind.write(operation.name, out)
 
-    def _chunks(self, operation: Operation, method: Method) -> Iterator[Chunk]:
+    def _chunks(
+        self, operation: Operation, method: Method, spans: Iterable[tuple[int, int]] | None = None
+    ) -> Iterator[Chunk]:
         infos = [checkpoint.tensors[operation.name] for checkpoint in self.checkpoints]
         nothing = torch.empty(0)
-        for start, stop in _spans(infos[0].elements, grain=method.grain):
+        for start, stop in _spans(infos[0].elements, grain=method.grain) if spans is None else spans:
             base = self._read(0, infos[0], start, stop) if method.uses_base else nothing
             experts = [self._read(source, infos[source], start, stop) for source in range(1, len(infos))]
             yield Chunk(start, stop, base, tuple(experts))

@@ -1,0 +1,76 @@
+"""The exact k-th magnitude, and which of its equals are kept, against a stable sort."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from worker.methods import Workspace
+from worker.methods.magnitude import GUESSES, Selection, Trim, sample_spans
+
+
+def expected(values: torch.Tensor, keep: int) -> torch.Tensor:
+    order = torch.argsort(values.abs(), descending=True, stable=True)
+    kept = torch.zeros_like(values)
+    kept[order[:keep]] = values[order[:keep]]
+    return kept
+
+
+def trimmed(values: torch.Tensor, keep: int, *, chunk: int = 1000, sample: torch.Tensor | None = None) -> torch.Tensor:
+    """As the merge does it: sample, guesses, histograms, then the trim."""
+    work = Workspace()
+    selection = Selection(keep, elements=len(values), work=work)
+    for start, stop in sample_spans(len(values)):
+        selection.probe(values[start:stop] if sample is None else sample)
+    chunks = [(at, values[at : at + chunk]) for at in range(0, len(values), chunk)]
+    for _ in range(GUESSES):
+        if not selection.found:
+            selection.guess()
+            for at, part in chunks:
+                selection.check(part, at)
+            selection.conclude_check()
+    for lower in (False, True):
+        if not selection.found:
+            for _, part in chunks:
+                selection.count(part, lower=lower)
+            selection.conclude_count(lower=lower)
+    trim = Trim(selection, work)
+    result = values.clone()
+    for at in range(0, len(values), chunk):
+        trim(result[at : at + chunk], at)
+    return result
+
+
+def grid(size: int, seed: int, step: float) -> torch.Tensor:
+    """Values on a coarse grid, as differences of bf16 weights are: many equal magnitudes."""
+    return (torch.randn(size, generator=torch.Generator().manual_seed(seed)) / step).round() * step * 0.01
+
+
+@given(st.integers(1, 5000), st.integers(0, 2**31), st.floats(0, 1), st.sampled_from([1e-6, 0.05, 0.5]))
+@settings(max_examples=60, deadline=None)
+def test_it_keeps_what_a_stable_sort_keeps(size, seed, density, step):
+    values = grid(size, seed, step)
+    keep = max(1, int(density * size))
+    if keep < size:
+        assert torch.equal(trimmed(values, keep), expected(values, keep))
+
+
+@pytest.mark.parametrize("keep", [1, 2, 777, 29_999])
+@pytest.mark.parametrize("sample", ["far", "constant"])
+def test_a_sample_that_misleads_costs_time_only(keep, sample):
+    values = torch.randn(30_000, generator=torch.Generator().manual_seed(keep))
+    wrong = torch.full((500,), 1e-3) if sample == "constant" else torch.rand(500) * 1e-3
+    assert torch.equal(trimmed(values, keep, sample=wrong), expected(values, keep))
+
+
+def test_a_large_stream_is_sampled_in_parts():
+    values = grid(1_000_003, 5, 0.2)
+    spans = sample_spans(len(values))
+    assert sum(stop - start for start, stop in spans) < 2**17
+    assert torch.equal(trimmed(values, 312_345, chunk=131_072), expected(values, 312_345))
+
+
+def test_all_equal_magnitudes_keep_the_first():
+    values = torch.tensor([0.5, -0.5, 0.5, -0.5, 0.5])
+    assert torch.equal(trimmed(values, 3, chunk=2), torch.tensor([0.5, -0.5, 0.5, 0, 0]))
+    assert torch.equal(trimmed(torch.zeros(5), 3), torch.zeros(5))
