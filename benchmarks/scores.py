@@ -105,12 +105,12 @@ def timed(work: Callable[[], tuple[Scores, list[dict[str, Any]]]]) -> tuple[Scor
 
 
 def run(
-    root: Path, *, precision: str, spectra: Path | None = None, threads: int = 1
+    root: Path, *, precision: str, spectra: Path | None = None, threads: int = 1, **method: Any
 ) -> tuple[Scores, list[dict[str, Any]]]:
     """The stage as the service runs it: reading, norms, the delta's shape, spectra, ranking, messages."""
     recipe = parse_recipe({
         "base": {"repo": "bench/base"}, "experts": [{"repo": "bench/adapted"}], "target": {"repo": "bench/out"},
-        "method": {"name": "spear", "precision": precision},
+        "method": {"name": "spear", "precision": precision, **method},
     })  # fmt: skip
     inputs = tuple(source(root / side) for side in ("base", "adapted"))
     task = Task(
@@ -124,14 +124,14 @@ def run(
 
 
 def memory(root: Path) -> dict[str, float]:
-    """Growth of the peak resident size while scoring in a process of its own, over the largest matrix in fp32."""
+    """Growth of the peak resident size while scoring a layer in a process of its own, over its largest fp32 matrix."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
         os.close(reading)
         Path("/proc/self/clear_refs").write_text("5")
         idle = peak()
-        run(root, precision="exact")
+        run(root, precision="exact", modules=["model.layers.0.*"])
         os.write(writing, json.dumps([idle, peak()]).encode())
         os._exit(0)
     os.close(writing)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from scipy.stats import spearmanr
 from test_score_stage import adapt, base_weights, cache, make_task, run, write
 
 from app.errors import Code, SpearError
@@ -98,6 +99,21 @@ def test_fast_rows_are_estimates_that_rank_alike_and_are_cached(wide_models: tup
     unaided, _ = run(make_task(*wide_models, tmp_path, spectra=known))
     assert unaided.rows == exact.rows  # an estimate never stands in for an exact spectrum
     assert unaided.cached == 0
+
+
+def test_the_estimate_is_compared_with_exact_spectra_that_the_cache_knows(
+    wide_models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    exact, messages = run(make_task(*wide_models, tmp_path))
+    known = cache(messages, tmp_path / "spectra.jsonl")
+    fast, _ = run(make_task(*wide_models, tmp_path, precision="fast", spectra=known))
+    assert fast.agreement is not None
+    correlation, count = fast.agreement
+    scores = [[row["score"] for row in each.rows] for each in (exact, fast)]
+    assert count == len(exact.rows)
+    assert correlation == pytest.approx(spearmanr(*scores).statistic)
+    assert run(make_task(*wide_models, tmp_path, precision="fast"))[0].agreement is None
+    assert exact.agreement is None
 
 
 def test_small_matrices_are_never_estimated(models: tuple[Path, Path], tmp_path: Path) -> None:

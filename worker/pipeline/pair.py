@@ -50,7 +50,7 @@ class Pair:
         for part in every:
             splits = way == "fast" and min(part.shape) >= SMALLEST
             tried = SPLIT[0] if splits else first_precision(part)
-            missing = sum(not spectra.knows(side, part, precision=tried) for side in (self.base, self.adapted))
+            missing = sum(spectra.peek(side, part, precision=tried) is None for side in (self.base, self.adapted))
             total += missing * flops(part.shape) * (SPLIT_COST if splits else 1)
         return total
 

@@ -11,6 +11,7 @@ import torch
 from app.errors import Code, SpearError
 from app.recipes.methods.spear import SpearParameters
 from worker.checkpoints.reader import Checkpoint
+from worker.pipeline.agreement import agreement
 from worker.pipeline.pair import Pair, Way, doubtful
 from worker.pipeline.spectra import Side, load
 from worker.pipeline.spread import spread
@@ -31,6 +32,8 @@ class Scores:
     cached: int = 0
     seconds: float = 0.0
     flops: float = 0.0
+    agreement: tuple[float, int] | None = None
+    """of fast scores with exact ones: rank correlation, and over how many tensors, where the cache knew enough"""
     warnings: list[str] = field(default_factory=list)
 
 
@@ -50,6 +53,7 @@ def score(task: Task, reporter: Reporter) -> Scores:
         processes = task.threads if device == "cpu" else 1  # a CUDA context does not survive a fork
         outcome = _score_all(names, pair=pair, processes=processes, reporter=reporter)
     outcome.rows = rank(outcome.rows, weights=method.weights.model_dump(), ranking=method.ranking)
+    outcome.agreement = agreement(outcome.rows, pair=pair) if method.precision == "fast" else None
     outcome.warnings += _warnings(outcome.rows)
     outcome.seconds = time.monotonic() - began
     return outcome

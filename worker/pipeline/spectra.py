@@ -58,8 +58,9 @@ class Spectra:
             self.computed += 1
         return values
 
-    def knows(self, side: Side, part: Part, *, precision: str) -> bool:
-        return side.key(part, precision=precision, device=self.device) in self.known
+    def peek(self, side: Side, part: Part, *, precision: str) -> Tensor | None:
+        """What the cache holds, without counting it as used."""
+        return self.known.get(side.key(part, precision=precision, device=self.device))
 
     def _recall(self, keys: list[SpectrumKey], *, count: int) -> list[Tensor] | None:
         values = [self.known.get(key) for key in keys]
