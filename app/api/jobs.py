@@ -1,16 +1,19 @@
-"""What can be done with a job of any kind: look, list, cancel, follow, read what it left behind."""
+"""What can be done with a job of any kind: look, list, cancel, retry, follow, read what it left behind."""
 
 import asyncio
 import re
 import time
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Response
+from fastapi import Request as HttpRequest
 from fastapi.concurrency import run_in_threadpool
 
 from app.api.auth import Reader, Writer
 from app.api.cursors import Cursors
 from app.api.services import Services, Uses
+from app.api.submit import Request, submit
 from app.api.views import EventPage, JobPage, JobView, view_event, view_job
 from app.errors import Code, SpearError
 from app.jobs.states import TERMINAL, Kind, Status
@@ -29,10 +32,11 @@ def accepted(services: Services, response: Response, job: Job) -> JobView:
     return view
 
 
-def add_job_routes(router: APIRouter, kind: Kind) -> None:
-    """The routes that all kinds of jobs have."""
+def add_job_routes(router: APIRouter, kind: Kind, *, parse: Callable[[Any], Request]) -> None:
+    """The routes that all kinds of jobs have; `parse` reads a stored recipe of this kind."""
     _add_list(router, kind)
     _add_one(router, kind)
+    _add_retry(router, kind, parse=parse)
     _add_details(router, kind)
 
 
@@ -82,6 +86,22 @@ def _add_one(router: APIRouter, kind: Kind) -> None:
     def post_cancel(*, job_id: str, response: Response, services: Uses, caller: Writer) -> JobView:
         """Cancel the job; asking again changes nothing."""
         return accepted(services, response, services.store.cancel(caller, job_id, kind=kind))
+
+
+def _add_retry(router: APIRouter, kind: Kind, *, parse: Callable[[Any], Request]) -> None:
+    one = _NAMES[kind][0]
+
+    @router.post("/{job_id}/retry", status_code=202, response_model=JobView, operation_id=f"retry_{one}")
+    def post_retry(
+        *, job_id: str, request: HttpRequest, response: Response, services: Uses, caller: Writer
+    ) -> JobView:
+        """Submit the recipe of a failed or cancelled job again, as a new job; its revisions are resolved anew."""
+        old = services.store.get(caller, job_id, kind=kind)
+        if old.status not in (Status.FAILED, Status.CANCELLED):
+            raise SpearError(Code.NOT_RETRYABLE, f"job {job_id} is {old.status}", job=job_id)
+        recipe = parse(old.recipe)
+        job, _ = submit(services, recipe, caller=caller, retry_of=job_id, request_id=request.state.request_id)
+        return accepted(services, response, job)
 
 
 def _add_details(router: APIRouter, kind: Kind) -> None:

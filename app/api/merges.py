@@ -1,4 +1,4 @@
-"""Merges: submit, plan, retry."""
+"""Merges: submit and plan."""
 
 from typing import Annotated, Any
 
@@ -10,8 +10,8 @@ from app.api.problems import RESPONSES
 from app.api.services import Uses
 from app.api.submit import check, plan, submit
 from app.api.views import JobView
-from app.errors import Code, SpearError
-from app.jobs.states import Kind, Status
+from app.errors import SpearError
+from app.jobs.states import Kind
 from app.recipes import Recipe, parse_recipe
 
 router = APIRouter(prefix="/merges", tags=["merges"], responses=RESPONSES)
@@ -44,15 +44,4 @@ def post_plan(*, recipe: Recipe, services: Uses, caller: Writer) -> dict[str, An
     return {"accepted": True, "refusals": []} | plan(recipe, checked)
 
 
-@router.post("/{job_id}/retry", status_code=202, response_model=JobView, operation_id="retry_merge")
-def post_retry(*, job_id: str, request: Request, response: Response, services: Uses, caller: Writer) -> JobView:
-    """Submit the recipe of a failed or cancelled job again, as a new job; its revisions are resolved anew."""
-    old = services.store.get(caller, job_id)
-    if old.status not in (Status.FAILED, Status.CANCELLED):
-        raise SpearError(Code.NOT_RETRYABLE, f"job {job_id} is {old.status}", job=job_id)
-    recipe = parse_recipe(old.recipe)
-    job, _ = submit(services, recipe, caller=caller, retry_of=job_id, request_id=request.state.request_id)
-    return accepted(services, response, job)
-
-
-add_job_routes(router, Kind.MERGE)
+add_job_routes(router, Kind.MERGE, parse=parse_recipe)

@@ -10,8 +10,7 @@ from app.api.problems import RESPONSES
 from app.api.services import Uses
 from app.api.submit import submit
 from app.api.views import JobView
-from app.errors import Code, SpearError
-from app.jobs.states import Kind, Status
+from app.jobs.states import Kind
 from app.recipes import Scoring, parse_scoring
 
 router = APIRouter(prefix="/scores", tags=["scores"], responses=RESPONSES)
@@ -31,15 +30,4 @@ def post_scoring(
     return accepted(services, response, job)
 
 
-@router.post("/{job_id}/retry", status_code=202, response_model=JobView, operation_id="retry_scoring")
-def post_retry(*, job_id: str, request: Request, response: Response, services: Uses, caller: Writer) -> JobView:
-    """Submit a failed or cancelled scoring again, as a new job."""
-    old = services.store.get(caller, job_id, kind=Kind.SCORES)
-    if old.status not in (Status.FAILED, Status.CANCELLED):
-        raise SpearError(Code.NOT_RETRYABLE, f"job {job_id} is {old.status}", job=job_id)
-    recipe = parse_scoring(old.recipe)
-    job, _ = submit(services, recipe, caller=caller, retry_of=job_id, request_id=request.state.request_id)
-    return accepted(services, response, job)
-
-
-add_job_routes(router, Kind.SCORES)
+add_job_routes(router, Kind.SCORES, parse=parse_scoring)
