@@ -14,7 +14,7 @@ EXACT: tuple[Precision, ...] = ("exact", "single")
 
 
 def agreement(rows: Sequence[Row], *, pair: Pair) -> tuple[float, int] | None:
-    """Spearman's rank correlation between the scores of the estimated `rows` and of exact ones, and over how many tensors.
+    """Spearman's rank correlation of the estimated `rows`' scores with exact ones, and over how many tensors.
 
     Nothing is computed for it: None where the cache knows the exact spectra of fewer than five of them.
     """
