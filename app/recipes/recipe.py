@@ -78,6 +78,12 @@ class Recipe(Part):
     method: AnyMethod
     target: Target
     output: Output = Output()
+    tokenizer_source: Literal["base"] | RepoId | None = Field(
+        None,
+        description="whose vocabulary and tokenizer the result has: 'base', or an expert's repository; embedding and "
+        "head rows are matched by token. Without it, all vocabularies have to be equal.",
+    )
+    layers: int | None = Field(None, ge=1, description="refuse models that do not have exactly so many layers")
     scores: str | None = Field(
         None, max_length=64, description="a finished scoring job of this pair: its pinned commits are merged"
     )
@@ -100,6 +106,20 @@ class Recipe(Part):
             if foreign := sorted(given - set(self.method.per_expert)):
                 raise ValueError(f"{self.method.method_name()} takes no {foreign[0]} (expert {expert.repo})")
         return self
+
+    @model_validator(mode="after")
+    def _tokenizer_of_an_input(self) -> Self:
+        if self.tokenizer_source not in (None, "base", self.base.repo, *(expert.repo for expert in self.experts)):
+            raise ValueError(f"tokenizer_source {self.tokenizer_source} is neither the base nor an expert")
+        return self
+
+    @property
+    def tokenizer_input(self) -> int | None:
+        """The number of the input (0 is the base, then the experts) whose vocabulary the result has, if one is set."""
+        if self.tokenizer_source is None:
+            return None
+        repos = [self.base.repo, *(expert.repo for expert in self.experts)]
+        return 0 if self.tokenizer_source == "base" else repos.index(self.tokenizer_source)
 
 
 def parse_recipe(body: Any) -> Recipe:

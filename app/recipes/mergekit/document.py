@@ -108,7 +108,7 @@ class _Reader:
 
     def _scalar(self, node: yaml.Node, *, line: int, key: str) -> Any:
         try:
-            value = self._loader.construct_object(node)  # type: ignore[no-untyped-call]
+            value = self._loader.construct_object(node)
         except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, TypeError):
             raise refusal(line, key, f"{str(node.value)[:80]!r} cannot be read as {node.tag[:80]}") from None
         if isinstance(value, date):  # mergekit has no dates; a name may look like one
