@@ -13,6 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 from app.api.auth import Reader, Writer
 from app.api.cursors import Cursors
 from app.api.services import Services, Uses
+from app.api.stream import MEDIA_TYPE, last_seen, stream
 from app.api.submit import Request, submit
 from app.api.views import EventPage, JobPage, JobView, view_event, view_job
 from app.errors import Code, SpearError
@@ -107,12 +108,22 @@ def _add_retry(router: APIRouter, kind: Kind, *, parse: Callable[[Any], Request]
 def _add_details(router: APIRouter, kind: Kind) -> None:
     one = _NAMES[kind][0]
 
-    @router.get("/{job_id}/events", response_model=EventPage, operation_id=f"list_{one}_events")
+    @router.get(
+        "/{job_id}/events", response_model=EventPage, operation_id=f"list_{one}_events",
+        responses={200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}},
+    )
     def get_events(
         *, job_id: str, services: Uses, caller: Reader, limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-        cursor: str | None = None,
-    ) -> EventPage:
-        """What happened, oldest first; the cursor of the last page goes on where it ended, also later."""
+        cursor: str | None = None, accept: Annotated[str | None, Header()] = None,
+        last_event_id: Annotated[str | None, Header()] = None,
+    ) -> Any:
+        """What happened, oldest first; the cursor of the last page goes on where it ended, also later.
+
+        With `Accept: text/event-stream` they come as they happen, after `Last-Event-ID`, until the job has ended.
+        """
+        if MEDIA_TYPE in (accept or ""):
+            services.store.get(caller, job_id, kind=kind)
+            return stream(services, caller, job_id, kind=kind, after=last_seen(last_event_id))
         cursors = Cursors(services.settings.secret, kind=f"events.{job_id}")
         after = int(cursors.read(cursor)) if cursor else 0
         events = services.store.events(caller, job_id, after=after, limit=limit, kind=kind)

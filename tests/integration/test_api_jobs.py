@@ -108,6 +108,24 @@ def test_a_failed_job_shows_its_error_and_what_it_left(api):
     assert rest["data"][-1]["type"] == "job.failed"
 
 
+def test_events_as_a_stream_that_can_be_resumed(api):
+    job_id = api.submit().json()["id"]
+    timer = threading.Timer(0.7, lambda: finish(api, job_id))
+    timer.start()
+    with api.http.stream(
+        "GET", f"/merges/{job_id}/events", headers={"Authorization": f"Bearer {api.key}", "Accept": "text/event-stream"}
+    ) as answer:
+        text = "".join(answer.iter_text())
+    timer.join()
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert [line for line in text.splitlines() if line.startswith("id: ")] == ["id: 1", "id: 2", "id: 3", "id: 4"]
+    assert "event: job.failed" in text
+    rest = api.call("GET", f"/merges/{job_id}/events", headers={"Accept": "text/event-stream", "Last-Event-ID": "3"})
+    assert [line for line in rest.text.splitlines() if line.startswith("id: ")] == ["id: 4"]
+    bad = api.call("GET", f"/merges/{job_id}/events", headers={"Accept": "text/event-stream", "Last-Event-ID": "x"})
+    assert (bad.status_code, bad.json()["code"]) == (400, "invalid_request")
+
+
 ROUTES = [
     ("GET", "/merges", "merges:read"), ("GET", "/merges/{id}", "merges:read"),
     ("GET", "/merges/{id}/events", "merges:read"), ("GET", "/merges/{id}/scores", "merges:read"),
