@@ -1,6 +1,7 @@
 """`make demo`. Run as a script or as `python -m benchmarks.demo.run`."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -13,4 +14,5 @@ os.environ["NO_PROXY"] = ",".join(filter(None, [os.environ.get("NO_PROXY"), "127
 from benchmarks.demo.journey import main  # noqa: E402  (after the environment is set)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an ordinary way out, on which the service is stopped
     main()
