@@ -49,12 +49,13 @@ def test_no_page_names_a_setting_that_is_not() -> None:
         assert set(re.findall(r"\bSPEAR_[A-Z_]*[A-Z]", page.read_text())) <= known, page
 
 
-def test_every_error_code_stands_in_the_table() -> None:
-    found = re.findall(r"^\| `([a-z_]+)` \| (\d{3}) \| (.+) \| (yes|no) \|$", HTTP, flags=re.MULTILINE)
-    expected = [
-        (code.value, str(kind.status), kind.title, "yes" if kind.retryable else "no") for code, kind in KINDS.items()
-    ]
-    assert found == expected
+def test_the_table_of_error_codes_is_the_list_of_error_codes() -> None:
+    found = set(re.findall(r"^\| `[a-z_]+` \| \d{3} \| .+ \| (?:yes|no) \|$", HTTP, flags=re.MULTILINE))
+    expected = {
+        f"| `{code}` | {kind.status} | {kind.title} | {'yes' if kind.retryable else 'no'} |"
+        for code, kind in KINDS.items()
+    }
+    assert found == expected  # what the pages lack, or have too much, are whole lines to paste or to delete
 
 
 def test_every_route_is_described_and_every_described_route_is_there(tmp_path: Path) -> None:
