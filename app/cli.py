@@ -23,7 +23,12 @@ app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_e
 app.add_typer(keys, name="keys")
 
 AsJson = Annotated[bool, typer.Option("--json", help="print the service's JSON")]
-RecipeFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="the recipe, a JSON file")]
+RecipeFile = Annotated[
+    Path, typer.Argument(exists=True, dir_okay=False, help="the recipe: a JSON file, or mergekit's YAML (.yml, .yaml)")
+]
+TargetRepo = Annotated[str | None, typer.Option("--target", help="where a mergekit YAML's result goes: org/name")]
+Branch = Annotated[str | None, typer.Option(help="the target's branch, with --target")]
+Public = Annotated[bool, typer.Option("--public", help="make the target public, with --target")]
 
 
 @app.command()
@@ -78,10 +83,13 @@ def migrate() -> None:
 
 
 @app.command()
-def submit(recipe: RecipeFile, *, wait: bool = False, as_json: AsJson = False) -> None:
+def submit(
+    recipe: RecipeFile, *, target: TargetRepo = None, branch: Branch = None, public: Public = False,
+    wait: bool = False, as_json: AsJson = False,
+) -> None:
     """Submit a merge; with --wait, follow it to its end."""
     with _client() as client:
-        job = client.submit(_read(recipe))
+        job = client.submit(_read(recipe, target=_target(target, branch=branch, public=public)))
         if not wait:
             _print(job, as_json=as_json)
             return
@@ -153,10 +161,12 @@ def scores(
 
 
 @app.command()
-def plan(recipe: RecipeFile) -> None:
+def plan(
+    recipe: RecipeFile, *, target: TargetRepo = None, branch: Branch = None, public: Public = False
+) -> None:
     """What a merge would do: pinned commits, bytes to move, warnings, refusals. Exit status 1 if it is refused."""
     with _client() as client:
-        found = client.plan(_read(recipe))
+        found = client.plan(_read(recipe, target=_target(target, branch=branch, public=public)))
     out.print_json(json.dumps(found))
     if not found["accepted"]:
         raise typer.Exit(1)
@@ -183,7 +193,22 @@ def _model(text: str) -> dict[str, str]:
     return {"repo": repo, "revision": revision or "main"}
 
 
-def _read(recipe: Path) -> dict[str, Any]:
+def _target(repo: str | None, *, branch: str | None, public: bool) -> dict[str, Any] | None:
+    if repo is None:
+        if branch or public:
+            raise ValueError("--branch and --public go with --target")
+        return None
+    return {"repo": repo, "private": not public} | ({"branch": branch} if branch else {})
+
+
+def _read(recipe: Path, *, target: dict[str, Any] | None) -> dict[str, Any]:
+    """The request's body: a JSON recipe as it is, or mergekit's YAML with its target beside it."""
+    if recipe.suffix in (".yml", ".yaml"):
+        if target is None:
+            raise ValueError(f"{recipe} is a mergekit recipe, which names no target: add --target org/name")
+        return {"mergekit": recipe.read_text(), "target": target}
+    if target is not None:
+        raise ValueError(f"--target goes with mergekit's YAML; {recipe} names its own target")
     try:
         found = json.loads(recipe.read_text())
     except ValueError as error:

@@ -10,34 +10,37 @@ from app.api.problems import RESPONSES
 from app.api.services import Uses
 from app.api.submit import check, plan, submit
 from app.api.views import JobView
-from app.errors import SpearError
+from app.errors import Code, SpearError
 from app.jobs.states import Kind
-from app.recipes import Recipe, parse_recipe
+from app.recipes import parse_recipe
+from app.recipes.mergekit import AnyForm, written
 
 router = APIRouter(prefix="/merges", tags=["merges"], responses=RESPONSES)
 
 
 @router.post("", status_code=202, response_model=JobView, operation_id="submit_merge")
 def post_merge(
-    *, recipe: Recipe, request: Request, response: Response, services: Uses, caller: Writer,
+    *, form: AnyForm, request: Request, response: Response, services: Uses, caller: Writer,
     idempotency_key: Annotated[str | None, Header()] = None,
 ) -> JobView:
-    """Check the recipe against the Hub and queue the merge."""
-    job, replayed = submit(
-        services, recipe, caller=caller, key=idempotency_key, request_id=request.state.request_id
-    )
+    """Check the recipe, ours or mergekit's, against the Hub and queue the merge."""
+    with written(form) as recipe:
+        job, replayed = submit(
+            services, recipe, caller=caller, key=idempotency_key, request_id=request.state.request_id
+        )
     if replayed:
         response.headers["Idempotent-Replayed"] = "true"
     return accepted(services, response, job)
 
 
 @router.post("/plan", operation_id="plan_merge")
-def post_plan(*, recipe: Recipe, services: Uses, caller: Writer) -> dict[str, Any]:
+def post_plan(*, form: AnyForm, services: Uses, caller: Writer) -> dict[str, Any]:
     """The same checks, nothing queued: pinned commits, bytes to move, peak memory, warnings, refusals."""
     try:
-        checked = check(services, recipe, caller=caller)
+        with written(form) as recipe:
+            checked = check(services, recipe, caller=caller)
     except SpearError as error:
-        if error.kind.status >= 500:
+        if error.kind.status >= 500 or error.code is Code.INVALID_RECIPE:
             raise
         refusal = {"code": error.code, "detail": error.message, "pointer": error.pointer, "names": error.names}
         return {"accepted": False, "refusals": [refusal], "warnings": []}

@@ -84,10 +84,10 @@ def resolve(recipe: Request, checked: Preflight) -> dict[str, Any]:
 
 
 def plan(recipe: Recipe, checked: Preflight) -> dict[str, Any]:
-    """What the merge would do: tensors, bytes to move, memory and disk."""
+    """What the merge would do: the recipe with its defaults, tensors, bytes to move, memory and disk."""
     return {
-        "resolved": resolve(recipe, checked), "tensors": len(checked.admission.tensors),
-        "parameters": checked.admission.parameters, "dtypes": checked.dtypes,
+        "recipe": recipe.model_dump(mode="json"), "resolved": resolve(recipe, checked),
+        "tensors": len(checked.admission.tensors), "parameters": checked.admission.parameters, "dtypes": checked.dtypes,
         "bytes_to_download": checked.bytes_to_download, "output_bytes": checked.output_bytes,
         "peak_memory_bytes": checked.peak_memory_bytes, "disk_bytes": checked.disk_bytes,
         "warnings": checked.warnings,

@@ -11,6 +11,8 @@ from app.recipes.methods.base import MethodParameters, Setting, Share
 M = TypeVar("M", bound=BaseModel)
 METHODS = load_all()
 PER_EXPERT = ("weight", "density", "gamma", "epsilon")
+FORMS = ("recipe form", "mergekit form")
+"""Tags of the forms that a request may have; they stand in pydantic's locations, never in pointers."""
 _NEUTRAL = {"weight": 1.0}  # changes nothing where a method takes no weights
 if TYPE_CHECKING:
     AnyMethod = MethodParameters
@@ -142,6 +144,8 @@ def parse(model: type[M], body: Any) -> M:
 
 
 def pointer(location: tuple[int | str, ...]) -> str:
-    """A JSON pointer (RFC 6901) of a pydantic location, without the union's tag behind `method`."""
+    """A JSON pointer (RFC 6901) of a pydantic location, without the tags of unions: the form, the method."""
+    if location and location[0] in FORMS:
+        location = location[1:]
     parts = [part for i, part in enumerate(location) if not (i == 1 and location[0] == "method" and part in METHODS)]
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)

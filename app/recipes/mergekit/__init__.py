@@ -1,6 +1,6 @@
 """mergekit's recipes as they are: a YAML text becomes a recipe of ours, or is refused with its line and key."""
 
-from app.recipes.mergekit.form import MergekitForm, written
+from app.recipes.mergekit.form import AnyForm, MergekitForm, written
 from app.recipes.mergekit.translation import Translation, translate
 
-__all__ = ["MergekitForm", "Translation", "translate", "written"]
+__all__ = ["AnyForm", "MergekitForm", "Translation", "translate", "written"]

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from app.errors import Code, SpearError
 from app.recipes.mergekit.document import MAX_CHARACTERS
 from app.recipes.mergekit.translation import Translation, translate
-from app.recipes.recipe import LabelName, LabelValue, Output, Recipe, Target, parse_recipe
+from app.recipes.recipe import FORMS, LabelName, LabelValue, Output, Recipe, Target, parse_recipe
 
 
 class MergekitForm(BaseModel):
@@ -21,6 +21,17 @@ class MergekitForm(BaseModel):
     target: Target
     output: Output = Output()
     labels: dict[LabelName, LabelValue] = Field({}, max_length=16)
+
+
+def _form(body: Any) -> str:
+    given = isinstance(body, MergekitForm) or (isinstance(body, dict) and "mergekit" in body)
+    return FORMS[1] if given else FORMS[0]
+
+
+AnyForm = Annotated[
+    Annotated[Recipe, Tag(FORMS[0])] | Annotated[MergekitForm, Tag(FORMS[1])], Discriminator(_form)
+]
+"""The body of `POST /merges`: a recipe, or a mergekit YAML."""
 
 
 @contextmanager

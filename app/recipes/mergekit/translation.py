@@ -38,7 +38,8 @@ class Translation:
         if not told:
             return error
         first, (line, key) = told[0][0], told[0][1]
-        names = {name: value for name, value in error.names.items() if name != "errors"} | {"line": line, "key": key}
+        names = {name: value for name, value in error.names.items() if name != "errors"}
+        names |= {"line": line, "key": key} if line else {}
         return SpearError(
             error.code, str(first["detail"]), pointer=first["pointer"], **names, errors=[one for one, _ in told]
         )
