@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from app.errors import Code, SpearError
+from app.hub.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, AdapterConfig, parse_adapter_config
 from app.hub.client import Hub
 from app.hub.headers import LENGTH_BYTES, TensorInfo, header_size, merge_shards, parse_header, parse_index
 from app.hub.pins import Pin, RemoteFile
@@ -31,27 +32,36 @@ _HEADER_READERS = 8
 
 @dataclass(frozen=True)
 class Head:
-    """What is known of a checkpoint without its weights. `files` is what has to be downloaded to use it."""
+    """What is known of a checkpoint without its weights. `files` is what has to be downloaded to use it.
+
+    `adapter` is there if this is a LoRA adapter: `config` is empty then and `tensors` are the adapter's own, until
+    `app.hub.adapter_heads.applied` gives it those of its base.
+    """
 
     pin: Pin
     config: dict[str, Any]
     tensors: dict[str, TensorInfo]
     weights: tuple[RemoteFile, ...]
     files: tuple[RemoteFile, ...]
+    adapter: AdapterConfig | None = None
+    changed: frozenset[str] = frozenset()
+    """the base's tensors that the adapter changes"""
 
     @property
     def repo(self) -> str:
         return self.pin.repo
 
 
-def inspect(hub: Hub, pin: Pin, *, settings: Settings) -> Head:
+def inspect(hub: Hub, pin: Pin, *, settings: Settings, adapters: bool = False) -> Head:
     """Reads and checks the head; each refusal names the repository and the file, and the tensor where there is one.
 
-    Raises `PICKLE_ONLY`, `WEIGHTS_MISSING`, `CONFIG_INVALID`, `REMOTE_CODE`, `QUANTIZED_WEIGHTS`, `INDEX_INVALID`,
-    `HEADER_INVALID`, `LIMIT_EXCEEDED`.
+    With `adapters`, a repository that holds a LoRA adapter is read as one, also where a whole model lies beside it: so
+    does transformers. Raises `PICKLE_ONLY`, `WEIGHTS_MISSING`, `CONFIG_INVALID`, `REMOTE_CODE`, `QUANTIZED_WEIGHTS`,
+    `INDEX_INVALID`, `HEADER_INVALID`, `LIMIT_EXCEEDED`, `ADAPTER_INVALID`, `ADAPTER_UNSUPPORTED`.
     """
     try:
-        return _inspect(hub, pin, settings=settings)
+        look = _inspect_adapter if adapters and _holds_adapter(pin) else _inspect
+        return look(hub, pin, settings=settings)
     except SpearError as error:
         if "repo" in error.names:
             raise
@@ -89,6 +99,21 @@ def _inspect(hub: Hub, pin: Pin, *, settings: Settings) -> Head:
     return Head(pin, config, tensors, weights, (*companions, *extra, *weights))
 
 
+def _holds_adapter(pin: Pin) -> bool:
+    return pin.file(ADAPTER_CONFIG) is not None and pin.file(ADAPTER_WEIGHTS) is not None
+
+
+def _inspect_adapter(hub: Hub, pin: Pin, *, settings: Settings) -> Head:
+    config, weights = pin.file(ADAPTER_CONFIG), pin.file(ADAPTER_WEIGHTS)
+    assert config is not None
+    assert weights is not None
+    adapter = parse_adapter_config(read_small(hub, pin, config, settings=settings))
+    _refuse_tokenizer_code(hub, pin, settings=settings)
+    tensors = _headers(hub, pin, (weights,), settings=settings)[ADAPTER_WEIGHTS]
+    companions = tuple(file for file in pin.files if file.path != CONFIG and _goes_along(file.path))
+    return Head(pin, {}, tensors, (weights,), (*companions, config, weights), adapter)
+
+
 def _goes_along(path: str) -> bool:
     return "/" not in path and any(fnmatchcase(path, pattern) for pattern in COMPANIONS)
 
@@ -96,6 +121,12 @@ def _goes_along(path: str) -> bool:
 def _refuse_pickles(pin: Pin) -> None:
     if pin.file(SINGLE) or pin.file(INDEX):
         return
+    if _holds_adapter(pin):
+        words = "this is an adapter: the base must be a whole model"
+        raise SpearError(Code.ADAPTER_UNSUPPORTED, words, file=ADAPTER_CONFIG)
+    packed = next((file.path for file in pin.files if file.path.endswith(".gguf")), None)
+    if packed:
+        raise SpearError(Code.QUANTIZED_WEIGHTS, f"{packed} is GGUF: only safetensors can be merged", file=packed)
     pickles = [file.path for file in pin.files if file.path.endswith(_PICKLES)]
     if pickles:
         shown = ", ".join(pickles[:5]) + (" ..." if len(pickles) > 5 else "")

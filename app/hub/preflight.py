@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from app.errors import Code, SpearError
 from app.hub.access import check_read, check_write
+from app.hub.adapter_heads import adapter_warnings, applied, ships_tokenizer
 from app.hub.admission import EMBEDDINGS, FLOATS, HEADS, Admission, admit
 from app.hub.client import Hubs
 from app.hub.headers import DTYPE_BITS, TensorInfo
@@ -68,7 +69,9 @@ def preflight(
     except SpearError as error:
         error.pointer = _pointer(int(error.names.pop("model", 1))) + "/repo"
         raise
-    warnings = (*_compare_tokenizers(heads, hubs=hubs, settings=settings), *_about_target(target, hubs=hubs))
+    adapted = (words for head in heads[1:] for words in adapter_warnings(head, heads[0]))
+    compared = _compare_tokenizers(heads, hubs=hubs, settings=settings)
+    warnings = (*adapted, *compared, *_about_target(target, hubs=hubs))
     output = recipe.output if isinstance(recipe, Recipe) else Output()
     return _summary(output, heads, admission, warnings=warnings)
 
@@ -87,16 +90,26 @@ def _heads(
                 hubs.service, model.repo, commit or model.revision,
                 max_files=settings.max_files, max_total_bytes=settings.max_total_bytes,
             )  # fmt: skip
-            return inspect(hubs.service, replace(found, revision=model.revision), settings=settings)
+            named = replace(found, revision=model.revision)
+            return inspect(hubs.service, named, settings=settings, adapters=number > 0)
 
     with ThreadPoolExecutor(_PARALLEL) as pool:
-        return tuple(pool.map(look, range(len(models))))
+        heads = tuple(pool.map(look, range(len(models))))
+    return (heads[0], *(_over_base(head, heads[0], number=i) for i, head in enumerate(heads[1:], start=1)))
+
+
+def _over_base(head: Head, base: Head, *, number: int) -> Head:
+    """An adapter as the whole model that it makes of the base."""
+    with _at(f"{_pointer(number)}/repo"):
+        return applied(head, base) if head.adapter else head
 
 
 def _compare_tokenizers(heads: Sequence[Head], *, hubs: Hubs, settings: Settings) -> tuple[str, ...]:
     """Each expert's tokenizer with the base's: equal digests need no look inside."""
     warnings: list[str] = []
     for number, head in enumerate(heads[1:], start=1):
+        if head.adapter and not ships_tokenizer(head.pin):
+            continue  # the base's is used
         with _at(f"{_pointer(number)}/repo"):
             warnings += _compare_pair(heads[0].pin, head.pin, hubs=hubs, settings=settings)
     return tuple(dict.fromkeys(warnings))
