@@ -11,6 +11,7 @@ import typer
 from app.cli import app
 from app.errors import KINDS
 from app.main import create_app
+from app.recipes import Expert, ModelRef, Output, Recipe, Target
 from app.settings import PREFIX, SETTINGS_FILE, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,6 +72,15 @@ def test_every_route_is_described_and_every_described_route_is_there(tmp_path: P
         assert re.search(pattern + '"', HTTP), f"no example for {path}"
 
 
+@pytest.mark.parametrize("prefix", ["", "base.", "experts[].", "target.", "output."])
+def test_every_field_of_the_recipe_is_in_the_table(prefix: str) -> None:
+    parts = {"": Recipe, "base.": ModelRef, "experts[].": Expert, "target.": Target, "output.": Output}
+    table = "\n".join(re.findall(r"^\| `.*$", HTTP, flags=re.MULTILINE))
+    for name in parts[prefix].model_fields:
+        whole = re.escape(prefix + name) + r"(?:`|\.|\[)"
+        assert re.search(rf"`{whole}|`\.{name}`" if prefix else rf"`{whole}", table), prefix + name
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_between_files_lead_somewhere(page: Path) -> None:
     text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(), flags=re.DOTALL)
@@ -101,12 +111,7 @@ def spear_commands() -> Iterator[tuple[str, list[str]]]:
                 yield str(page.relative_to(ROOT)), shlex.split(found[1].split(" && ")[0])
 
 
-def test_every_spear_command_in_the_pages_is_one_that_there_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("recipe.json", "RECIPE.json"):
-        Path(name).write_text("{}")
+def test_every_spear_command_in_the_pages_is_one_that_there_is() -> None:
     group = typer.main.get_command(app)
     found = list(spear_commands())
     assert {"up", "submit", "plan", "keys", "worker", "sweep", "migrate", "api"} <= {words[0] for _, words in found}
