@@ -10,7 +10,7 @@ import torch
 
 from app.errors import Code, SpearError
 from app.recipes.methods.spear import SpearParameters
-from worker.checkpoints.reader import Checkpoint
+from worker.checkpoints.open import open_model
 from worker.pipeline.agreement import agreement
 from worker.pipeline.pair import Pair, Way, doubtful
 from worker.pipeline.spectra import Side, load
@@ -46,8 +46,10 @@ def score(task: Task, reporter: Reporter) -> Scores:
     """
     began = time.monotonic()
     method, device = parameters(task), device_of(task)
-    with Checkpoint.open(task.base.path) as one, Checkpoint.open(task.experts[0].path) as two:
-        base, adapted = Side(source=task.base, checkpoint=one), Side(source=task.experts[0], checkpoint=two)
+    places = [source.path for source in (task.base, task.experts[0])]
+    with open_model(places[0], base=places[0]) as one, open_model(places[1], base=places[0]) as two:
+        base = Side(source=task.base, checkpoint=one)
+        adapted = Side(source=task.experts[0].over(task.base), checkpoint=two)
         names = _scored_names(base, adapted, method=method)
         pair = Pair(base=base, adapted=adapted, method=method, device=device, known=load(task.spectra))
         processes = task.threads if device == "cpu" else 1  # a CUDA context does not survive a fork

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from app.hub.headers import TensorInfo
-from worker.checkpoints.reader import Checkpoint
+from worker.checkpoints.open import open_model
 from worker.pipeline.score import parameters
 from worker.pipeline.task import Task
 from worker.scores import Part, Row, Selection, blank_row, choose, place
@@ -14,7 +14,7 @@ def select(task: Task, rows: Sequence[Row]) -> Selection:
     """Apply the recipe's policy to the ranked `rows`; the model's other tensors count in the shares."""
     method = parameters(task)
     scored = {row["tensor"] for row in rows}
-    with Checkpoint.open(task.experts[0].path) as checkpoint:
+    with open_model(task.experts[0].path, base=task.base.path) as checkpoint:
         tensors = checkpoint.tensors
     others = [_blank(name, info=info) for name, info in sorted(tensors.items()) if name not in scored]
     rules = Rules(

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from app.hub.adapters import ADAPTER_CONFIG, applied_digests
 from app.recipes import Recipe, Scoring
 
 
@@ -24,6 +25,17 @@ class Input(BaseModel):
     path: Path
     digests: dict[str, str]
     """digest of every file, `sha256:<hex>` or `git:<hex>` (the git blob's oid), by its path inside the repo"""
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether this is a LoRA adapter, which is read over the base."""
+        return (self.path / ADAPTER_CONFIG).is_file()
+
+    def over(self, base: "Input") -> "Input":
+        """With the digests of the files that are read: an adapter reads as the base's files, changed by it."""
+        if not self.is_adapter:
+            return self
+        return self.model_copy(update={"digests": applied_digests(base=base.digests, adapter=self.digests)})
 
 
 class Task(BaseModel):

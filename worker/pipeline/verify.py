@@ -15,6 +15,7 @@ from app.errors import Code, SpearError
 from app.hub.headers import TensorInfo
 from worker.checkpoints.dtypes import torch_dtype
 from worker.checkpoints.finite import is_finite
+from worker.checkpoints.open import open_model
 from worker.checkpoints.reader import Checkpoint, memory
 from worker.methods import Workspace
 from worker.pipeline.merge import MergeResult
@@ -56,7 +57,7 @@ def verify(
     began = time.monotonic()
     with ExitStack() as stack:
         output = stack.enter_context(_open(task.output))
-        inputs = [stack.enter_context(Checkpoint.open(entry.path)) for entry in task.inputs]
+        inputs = [stack.enter_context(open_model(entry.path, base=task.base.path)) for entry in task.inputs]
         check = _Check(task, output, inputs, result, decisions)
         check.names()
         reporter.stage("verifying", total=float(sum(file.nbytes for file in result.files)), unit="bytes")
