@@ -51,6 +51,7 @@ def main() -> None:
         _push(base, repo=BASE_REPO, ready=ready)
         _push(adapted, repo=ADAPTED_REPO, ready=ready)
         _say(f"4/5 spear submit {_shown(_recipe())} --wait")
+        service.clear(RESTORED_REPO, ready=ready)
         job = service.submit(_recipe(), ready=ready)
         _fetch(job, ready=ready)
     _say("5/5 measured on held-out text: nats per token of 8 speeches and of other word problems")

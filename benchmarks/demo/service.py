@@ -39,18 +39,34 @@ def running() -> Iterator[Ready]:
         _stop(service)
 
 
+def clear(target: str, *, ready: Ready) -> None:
+    """End the jobs for `target` that an interrupted run has left: only one may be active for a target."""
+    active = ("--status", "queued", "--status", "running", "--status", "cancelling")
+    left = _spear("list", "--target", target, *active, "--json", ready=ready)
+    for job in json.loads(left.stdout):
+        _spear("cancel", job["id"], "--json", ready=ready)
+        _spear("watch", job["id"], "--json", ready=ready)  # to its end, whichever that is
+
+
 def submit(recipe: Path, *, ready: Ready) -> dict[str, Any]:
     """`spear submit --wait`: its bars go to the terminal, the job comes back."""
-    env = _environment() | {"SPEAR_API_URL": ready["api"], "SPEAR_API_KEY": ready["api_key"]}
-    command = [SPEAR, "submit", recipe, "--wait", "--json"]
-    try:
-        done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=False, timeout=JOB_SECONDS)
-    except subprocess.TimeoutExpired:
-        raise SystemExit(f"no result after {JOB_SECONDS} s; the service's log is {LOG}:\n{_tail(LOG)}") from None
+    done = _spear("submit", str(recipe), "--wait", "--json", ready=ready, shown=True)
     job = json.loads(done.stdout) if done.stdout.strip() else {}
     if done.returncode:
         raise SystemExit(f"the job did not succeed: {job.get('error') or 'see above'}; the service's log is {LOG}")
     return job
+
+
+def _spear(*words: str, ready: Ready, shown: bool = False) -> subprocess.CompletedProcess[str]:
+    """A command of the client, its standard output kept, its bars and messages `shown` or not."""
+    env = _environment() | {"SPEAR_API_URL": ready["api"], "SPEAR_API_KEY": ready["api_key"]}
+    err = None if shown else subprocess.DEVNULL
+    try:
+        return subprocess.run(
+            [SPEAR, *words], env=env, stdout=subprocess.PIPE, stderr=err, text=True, check=False, timeout=JOB_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        raise SystemExit(f"no answer in {JOB_SECONDS} s; the service's log is {LOG}:\n{_tail(LOG)}") from None
 
 
 def _environment() -> dict[str, str]:
