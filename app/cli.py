@@ -60,7 +60,8 @@ def api(*, host: str = "127.0.0.1", port: int = 8000) -> None:
 def worker(*, name: str = "spear-worker") -> None:
     """A worker: takes jobs one at a time. SIGTERM hands the running job back."""
     _serving()
-    os.execv(sys.executable, [sys.executable, "-m", "worker", "--name", name])  # noqa: S606  (no shell)
+    name = name if name.startswith("spear-worker") else f"spear-worker-{name}"
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "worker", "--name", name])  # noqa: S606  (no shell)
 
 
 @app.command()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx2
 
@@ -68,7 +69,8 @@ class Client:
         return self._json("POST", f"{_path(job_id)}/cancel")
 
     def retry(self, job_id: str) -> dict[str, Any]:
-        return self._json("POST", f"{_path(job_id)}/retry")
+        """A failed or cancelled job's recipe as a new job."""
+        return self._json("POST", f"{_path(job_id)}/retry", headers={"Idempotency-Key": secrets.token_hex(16)})
 
     def scores(self, job_id: str) -> list[dict[str, Any]]:
         """The scores of every scored tensor."""
@@ -136,7 +138,8 @@ class Client:
                 time.sleep(0.5 * 2**attempt)
                 continue
             if answer.status_code in _RETRIED and not last:
-                time.sleep(min(30.0, float(answer.headers.get("retry-after", 0.5 * 2**attempt))))
+                asked = answer.headers.get("retry-after", "")
+                time.sleep(min(30.0, float(asked) if asked.isdigit() else 0.5 * 2**attempt))
                 continue
             if answer.is_error:
                 raise ApiError(answer.status_code, _problem(answer))
@@ -146,7 +149,7 @@ class Client:
 
 def _path(job_id: str) -> str:
     """Where a job is found, by the kind that its id tells."""
-    return f"/{'scores' if job_id.startswith('scr_') else 'merges'}/{job_id}"
+    return f"/{'scores' if job_id.startswith('scr_') else 'merges'}/{quote(job_id, safe='')}"
 
 
 def _problem(answer: httpx2.Response) -> dict[str, Any]:

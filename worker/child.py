@@ -6,6 +6,7 @@ import selectors
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from worker.death import die_with
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
 _POLL_SECONDS = 0.2
 _STDERR = 2
+_TEARDOWN_SECONDS = 30
 _KILLED_HINTS = {
     signal.SIGKILL: (Code.OUT_OF_MEMORY, "was killed, most likely because memory ran out"),
     signal.SIGSEGV: (Code.COMPUTE_CRASHED, "crashed (segmentation fault)"),
@@ -38,7 +40,7 @@ def run_child(
                 last = message
             else:
                 hear(message)
-        status = process.wait()
+        status = _ended(process, check=check)
     if last.get("kind") == "error":
         raise SpearError(Code(last["code"]), last["message"], **last["names"])
     if status != 0 or not last:
@@ -53,10 +55,13 @@ def _started(task: Path, *, threads: int) -> Iterator[tuple[subprocess.Popen[byt
     parent = os.getpid()
     try:
         process = subprocess.Popen(  # noqa: S603  (a list of our own making, no shell)
-            [sys.executable, "-m", "worker.pipeline", "spear-worker-child", str(task), str(writing)],
+            [sys.executable, "-P", "-m", "worker.pipeline", "spear-worker-child", str(task), str(writing)],
             env=_environment(os.environ, threads=threads), pass_fds=(writing,), stdin=subprocess.DEVNULL,
             stdout=_STDERR, start_new_session=True, preexec_fn=lambda: die_with(parent),  # noqa: PLW1509
         )
+    except BaseException:
+        os.close(reading)
+        raise
     finally:
         os.close(writing)
     try:
@@ -66,6 +71,15 @@ def _started(task: Path, *, threads: int) -> Iterator[tuple[subprocess.Popen[byt
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         os.close(reading)
+
+
+def _ended(process: subprocess.Popen[bytes], *, check: Callable[[], None]) -> int:
+    """The exit status; a child that has said its last word and does not end (a device's teardown) is killed."""
+    deadline = time.monotonic() + _TEARDOWN_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        check()
+        time.sleep(0.02)
+    return process.poll() or 0
 
 
 def _messages(pipe: int, *, check: Callable[[], None]) -> Iterator[dict[str, Any]]:

@@ -3,9 +3,15 @@
 import time
 from typing import Any
 
+import structlog
+
 from app.jobs.changes import NewEvent
+from app.jobs.database import DatabaseAway
 from app.jobs.leases import Lease, Leases
 from worker.crash import CrashPoints
+from worker.patience import Patience
+
+log = structlog.get_logger()
 
 FLUSH_SECONDS = 0.5
 
@@ -13,7 +19,8 @@ FLUSH_SECONDS = 0.5
 class Progress:
     """Stages, steps and warnings as they come; at most two writes a second."""
 
-    def __init__(self, leases: Leases, lease: Lease, *, crash: CrashPoints) -> None:
+    def __init__(self, leases: Leases, lease: Lease, *, patiently: Patience, crash: CrashPoints) -> None:
+        self._patiently = patiently
         self._crash = crash
         self._leases = leases
         self._lease = lease
@@ -34,7 +41,7 @@ class Progress:
         self.close()
         self._stage, self._total, self._unit, self._done = name, total, unit, 0.0
         self._started = time.monotonic()
-        self._leases.begin_stage(self._lease, name)
+        self._patiently(lambda: self._leases.begin_stage(self._lease, name))
         self._crash.reach(f"{name}.begun")
 
     def close(self) -> None:
@@ -58,10 +65,14 @@ class Progress:
         self._events.append(event)
 
     def flush(self) -> None:
-        """Write progress and events now."""
-        events, self._events = self._events, []
+        """Write progress and events now; while the database is away they are kept for the next time."""
         self._flushed = time.monotonic()
-        self._leases.report(self._lease, progress=self._view(), events=events)
+        try:
+            self._leases.report(self._lease, progress=self._view(), events=self._events)
+        except DatabaseAway as error:
+            log.warning("progress.kept_back", error=type(error).__name__)
+        else:
+            self._events = []
 
     def _view(self) -> dict[str, Any] | None:
         if self._total <= 0:

@@ -1,10 +1,12 @@
 """What the supervisor does in one attempt: resolve, download, have the child compute, publish."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+import structlog
 
 from app.errors import Code, SpearError
 from app.hub.blobs import BlobCache
@@ -13,7 +15,7 @@ from app.hub.download import Stopped, fetch
 from app.hub.inspect import Head
 from app.hub.preflight import Preflight, preflight
 from app.jobs.changes import NewEvent
-from app.jobs.database import Database
+from app.jobs.database import Database, DatabaseAway
 from app.jobs.keys import Keys
 from app.jobs.leases import Lease, Leases
 from app.jobs.spectra import Spectra
@@ -22,11 +24,15 @@ from app.jobs.tables import Job
 from app.recipes import Recipe, Scoring, parse_recipe, parse_scoring
 from app.settings import Settings
 from worker.child import run_child
+from worker.force import stopped_by_force
 from worker.heartbeat import Heartbeat
+from worker.patience import Patience
 from worker.pipeline.task import Input, Task
 from worker.progress import Progress
 from worker.publishing import Publication
 from worker.workspace import Workspace
+
+log = structlog.get_logger()
 
 WEIGHTS = ".safetensors"
 
@@ -43,7 +49,9 @@ class Run:
     workspace: Workspace
     progress: Progress
     heartbeat: Heartbeat
+    patiently: Patience
     publication: Publication
+    abandon: Callable[[], None]
 
     def make(self) -> dict[str, Any]:
         """The job's result."""
@@ -51,16 +59,20 @@ class Run:
             published = self.publication.reconcile(hubs.service)
             if published:
                 return published
-            self.workspace.create()
-            recipe = self._recipe()
-            checked = self._resolve(recipe, hubs)
-            inputs = self._download(checked.heads, hubs.service)
-            summary = self._compute(recipe, inputs, warnings=checked.warnings)
-            self._keep_documents()
-            self.heartbeat.check()
-            if isinstance(recipe, Scoring):
-                return {"repo": None, "commit": None, "url": None} | summary
-            return self.publication.publish(hubs.service, self.workspace.output, summary=summary)
+            with self.workspace.held():
+                return self._make(hubs)
+
+    def _make(self, hubs: Hubs) -> dict[str, Any]:
+        recipe = self._recipe()
+        checked = self._resolve(recipe, hubs)
+        self.heartbeat.check()
+        inputs = self._download(checked.heads, hubs.service)
+        summary = self._compute(recipe, inputs, warnings=checked.warnings)
+        self._keep_documents()
+        self.heartbeat.check()
+        if isinstance(recipe, Scoring):
+            return {"repo": None, "commit": None, "url": None} | summary
+        return self.publication.publish(hubs.service, self.workspace.output, summary=summary)
 
     def _recipe(self) -> Recipe | Scoring:
         return (parse_scoring if self.job.kind == Kind.SCORES else parse_recipe)(self.job.recipe)
@@ -73,9 +85,10 @@ class Run:
             raise SpearError(Code.READ_NOT_GRANTED, "the API key that submitted the job is no longer valid")
         resolved = self.job.resolved
         commits = [resolved["base"]["commit"], *(expert["commit"] for expert in resolved["experts"])]
-        return preflight(
-            recipe, hubs=hubs, settings=self.settings, reads=caller.reads, writes=caller.writes, commits=commits
-        )
+        with stopped_by_force(self.heartbeat, abandon=self.abandon):
+            return preflight(
+                recipe, hubs=hubs, settings=self.settings, reads=caller.reads, writes=caller.writes, commits=commits
+            )
 
     def _download(self, heads: tuple[Head, ...], hub: Hub) -> tuple[Input, ...]:
         """Every input's files in the job's directory, verified."""
@@ -146,11 +159,17 @@ class Run:
             event = NewEvent(type=f"{self.progress.stage}.step", stage=self.progress.stage, data=message)
             self.progress.step(done=done, event=event)
         elif kind == "spectrum":
-            spectra.add([message["record"]])
+            self._remember(message["record"], spectra)
         elif kind == "warning":
             self.progress.add(
                 NewEvent(type="job.warning", level="warning", stage=self.progress.stage, data=message)
             )
+
+    def _remember(self, record: dict[str, Any], spectra: Spectra) -> None:
+        try:
+            spectra.add([record])
+        except DatabaseAway as error:  # it will be computed again when it is wanted
+            log.warning("spectrum.not_kept", error=type(error).__name__)
 
     def _keep_documents(self) -> None:
         """The evidence into the database, before anything is published."""
@@ -161,7 +180,7 @@ class Run:
         manifest = self.workspace.output / "merge_manifest.json"
         if manifest.exists():
             documents["manifest"] = json.loads(manifest.read_text())
-        self.leases.put_documents(self.lease, documents)
+        self.patiently(lambda: self.leases.put_documents(self.lease, documents))
 
 
 @contextmanager

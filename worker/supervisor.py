@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 
 from app.errors import KINDS, Code, SpearError
-from app.jobs.database import Database, DatabaseError
+from app.jobs.database import Database, DatabaseAway
 from app.jobs.leases import Lease, LeaseLostError, Leases
 from app.jobs.states import Status
 from app.jobs.tables import Job
@@ -17,17 +17,18 @@ from app.logs import redact
 from app.settings import Settings
 from worker.crash import CrashPoints
 from worker.heartbeat import Heartbeat, Reason, StoppedError
+from worker.patience import Patience
 from worker.progress import Progress
 from worker.publishing import Publication
 from worker.run import Run
-from worker.workspace import Workspace
+from worker.workspace import Workspace, clear
 
 log = structlog.get_logger()
 
 RETRIED = frozenset(
     {
         Code.HUB_UNAVAILABLE, Code.NOT_READY, Code.OUT_OF_MEMORY, Code.COMPUTE_CRASHED, Code.STALLED,
-        Code.INTERNAL_ERROR,
+        Code.WORKER_LOST, Code.INTERNAL_ERROR,
     }
 )
 """faults that may pass: the job is queued again while it has attempts left"""
@@ -38,6 +39,7 @@ def supervise(job_id: str, *, settings: Settings, owner: str, draining: Callable
     database = Database(settings.database_url, pool_size=2)
     try:
         leases = Leases(database, seconds=settings.lease_seconds)
+        clear(settings.home, unfinished=leases.unfinished)
         job = leases.claim(job_id, owner=owner)
         if job is None:
             log.info("claim.refused", job=job_id)
@@ -46,6 +48,8 @@ def supervise(job_id: str, *, settings: Settings, owner: str, draining: Callable
         _Attempt(job, settings=settings, database=database, leases=leases, draining=draining).make()
     except LeaseLostError:
         log.warning("lease.lost", job=job_id)
+    except DatabaseAway as error:
+        log.warning("database.gone", job=job_id, error=type(error).__name__)
     finally:
         database.close()
 
@@ -62,7 +66,8 @@ class _Attempt:
         self._lease = Lease(job_id=job.id, token=job.lease_token)
         self._workspace = Workspace(settings.home, job.id)
         crash = CrashPoints(settings.crash_at, attempt=job.attempt, target=job.target_repo)
-        self._progress = Progress(leases, self._lease, crash=crash)
+        self._patiently = Patience(seconds=settings.lease_seconds)
+        self._progress = Progress(leases, self._lease, patiently=self._patiently, crash=crash)
         self._heartbeat = Heartbeat(
             leases, self._lease, lease_seconds=settings.lease_seconds, stall_seconds=settings.stall_seconds,
             draining=draining,
@@ -74,25 +79,34 @@ class _Attempt:
         self._run = Run(
             job=job, lease=self._lease, leases=leases, database=database, settings=settings,
             workspace=self._workspace, progress=self._progress, heartbeat=self._heartbeat,
-            publication=self._publication,
+            patiently=self._patiently, publication=self._publication, abandon=self._abandon,
         )
 
     def make(self) -> None:
         """Run the stages and settle; whatever goes wrong ends in a state that the job's row tells."""
         with self._heartbeat:
             try:
-                result = self._run.make()
-                self._progress.close()
-                self._end(Status.SUCCEEDED, result=result)
-            except StoppedError as stop:
-                self._stopped(stop.reason)
-            except SpearError as error:
-                self._failed(error)
-            except (LeaseLostError, DatabaseError):
-                raise
-            except Exception as error:  # the last line of defence: the job must not hang
-                log.exception("attempt.crashed", job=self._job.id)
-                self._failed(SpearError(Code.INTERNAL_ERROR, f"the worker failed: {type(error).__name__}"))
+                self._work()
+            except LeaseLostError:
+                # a cancellation came between our last look and a write that only a running job allows
+                if self._leases.look(self._lease) is not Status.CANCELLING:
+                    raise
+                self._end(Status.CANCELLED)
+
+    def _work(self) -> None:
+        try:
+            result = self._run.make()
+            self._progress.close()
+            self._end(Status.SUCCEEDED, result=result)
+        except StoppedError as stop:
+            self._stopped(stop.reason)
+        except SpearError as error:
+            self._failed(error)
+        except (LeaseLostError, *DatabaseAway):
+            raise
+        except Exception as error:  # the last line of defence: the job must not hang
+            log.exception("attempt.crashed", job=self._job.id)
+            self._failed(SpearError(Code.INTERNAL_ERROR, f"the worker failed: {type(error).__name__}"))
 
     def _abandon(self) -> None:
         """Settle although the main thread is busy in an upload; the process ends right after."""
@@ -106,7 +120,7 @@ class _Attempt:
             self._end(Status.CANCELLED)
         elif reason is Reason.DRAINING:
             log.info("job.handed_back", job=self._job.id)
-            self._leases.hand_back(self._lease, charge=False)
+            self._patiently(lambda: self._leases.hand_back(self._lease, charge=False))
         elif reason is Reason.STALLED:
             seconds = self._settings.stall_seconds
             self._failed(SpearError(Code.STALLED, f"no progress for {seconds:g} seconds"))
@@ -116,12 +130,15 @@ class _Attempt:
         log.warning("attempt.failed", job=self._job.id, code=error.code, message=view["message"])
         again = error.code in RETRIED and self._job.attempt < self._job.max_attempts
         if again or self._publication.uncertain:
-            self._leases.hand_back(self._lease, error=view, delay_seconds=min(60, 2**self._job.attempt))
+            delay = min(60, 2**self._job.attempt)
+            self._patiently(lambda: self._leases.hand_back(self._lease, error=view, delay_seconds=delay))
+        elif self._leases.look(self._lease) is Status.CANCELLING:
+            self._end(Status.CANCELLED)
         else:
             self._end(Status.FAILED, error=view)
 
     def _end(self, status: Status, **values: Any) -> None:
-        self._leases.settle(self._lease, status, **values)
+        self._patiently(lambda: self._leases.settle(self._lease, status, **values))
         self._workspace.remove()
         log.info("job.ended", job=self._job.id, status=status)
 

@@ -19,6 +19,7 @@ from app.api.views import EventPage, JobPage, JobView, view_event, view_job
 from app.errors import Code, SpearError
 from app.jobs.states import TERMINAL, Kind, Status
 from app.jobs.tables import Job
+from app.queue.dispatch import announce
 
 MAX_WAIT_SECONDS = 30
 RETRY_AFTER = "2"
@@ -74,6 +75,7 @@ def _add_one(router: APIRouter, kind: Kind) -> None:
         job = await run_in_threadpool(services.store.get, caller, job_id, kind=kind)
         if wait := _wait_seconds(prefer):
             job = await _next_change(services, job, caller=caller, known=if_none_match, seconds=wait)
+            response.headers["Preference-Applied"] = f"wait={wait}"
         headers = {"ETag": _etag(job), "Cache-Control": "no-cache"}
         if _matches(if_none_match, job):
             return Response(status_code=304, headers=headers)
@@ -86,7 +88,10 @@ def _add_one(router: APIRouter, kind: Kind) -> None:
     @router.post("/{job_id}/cancel", status_code=202, response_model=JobView, operation_id=f"cancel_{one}")
     def post_cancel(*, job_id: str, response: Response, services: Uses, caller: Writer) -> JobView:
         """Cancel the job; asking again changes nothing."""
-        return accepted(services, response, services.store.cancel(caller, job_id, kind=kind))
+        job = services.store.cancel(caller, job_id, kind=kind)
+        if job.status == Status.CANCELLED and job.attempt:
+            announce(services.celery, job.id)  # a worker that hears of it clears what attempts have left
+        return accepted(services, response, job)
 
 
 def _add_retry(router: APIRouter, kind: Kind, *, parse: Callable[[Any], Request]) -> None:
@@ -94,14 +99,20 @@ def _add_retry(router: APIRouter, kind: Kind, *, parse: Callable[[Any], Request]
 
     @router.post("/{job_id}/retry", status_code=202, response_model=JobView, operation_id=f"retry_{one}")
     def post_retry(
-        *, job_id: str, request: HttpRequest, response: Response, services: Uses, caller: Writer
+        *, job_id: str, request: HttpRequest, response: Response, services: Uses, caller: Writer,
+        idempotency_key: Annotated[str | None, Header()] = None,
     ) -> JobView:
         """Submit the recipe of a failed or cancelled job again, as a new job; its revisions are resolved anew."""
         old = services.store.get(caller, job_id, kind=kind)
         if old.status not in (Status.FAILED, Status.CANCELLED):
             raise SpearError(Code.NOT_RETRYABLE, f"job {job_id} is {old.status}", job=job_id)
         recipe = parse(old.recipe)
-        job, _ = submit(services, recipe, caller=caller, retry_of=job_id, request_id=request.state.request_id)
+        job, replayed = submit(
+            services, recipe, caller=caller, key=idempotency_key, retry_of=job_id,
+            request_id=request.state.request_id,
+        )
+        if replayed:
+            response.headers["Idempotent-Replayed"] = "true"
         return accepted(services, response, job)
 
 
@@ -159,7 +170,7 @@ def _matches(if_none_match: str | None, job: Job) -> bool:
 
 
 def _wait_seconds(prefer: str | None) -> int:
-    found = re.search(r"(?:^|[,;\s])wait=(\d{1,4})(?:$|[,;\s])", prefer or "")
+    found = re.search(r'(?:^|[,;\s])wait\s*=\s*"?(\d{1,4})"?\s*(?:$|[,;])', prefer or "", re.IGNORECASE)
     return min(int(found[1]), MAX_WAIT_SECONDS) if found else 0
 
 

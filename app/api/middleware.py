@@ -13,6 +13,7 @@ from app.errors import Code, SpearError
 
 log = structlog.get_logger()
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_NUL = re.compile(rb"\x00|(?<!\\)(?:\\\\)*\\u0000")
 
 
 class RequestContext:
@@ -47,13 +48,22 @@ class RequestContext:
                 milliseconds=round(1000 * (time.monotonic() - started), 1), request_id=request.state.request_id,
             )
 
+    async def _without_nul(self, request: Request, receive: Receive, send: Send, *, body: bytes) -> bool:
+        """Refuses what Postgres cannot store, before anything is asked of it; whether it did."""
+        if b"%00" not in request.scope["raw_path"] + request.scope["query_string"] and not _NUL.search(body):
+            return False
+        error = SpearError(Code.INVALID_REQUEST, "the request holds a NUL character")
+        await problem(request, error)(request.scope, receive, send)
+        return True
+
     async def _bounded(self, request: Request, receive: Receive, send: Send) -> None:
         announced = request.headers.get("content-length", "0")
         if announced.isdigit() and int(announced) > self._limit:
             await self._refuse(request, receive, send)
             return
         if request.method in {"GET", "HEAD", "OPTIONS"}:
-            await self._app(request.scope, receive, send)
+            if not await self._without_nul(request, receive, send, body=b""):
+                await self._app(request.scope, receive, send)
             return
         body, more = b"", True
         while more:
@@ -63,7 +73,8 @@ class RequestContext:
             if len(body) > self._limit:
                 await self._refuse(request, receive, send)
                 return
-        await self._app(request.scope, _replay(body, receive), send)
+        if not await self._without_nul(request, receive, send, body=body):
+            await self._app(request.scope, _replay(body, receive), send)
 
     async def _refuse(self, request: Request, receive: Receive, send: Send) -> None:
         error = SpearError(Code.REQUEST_TOO_LARGE, f"the body is larger than {self._limit} bytes")

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from app.errors import KINDS, Code, SpearError
-from app.jobs.database import DatabaseError
+from app.jobs.database import DatabaseAway
 from app.recipes import pointer
 
 log = structlog.get_logger()
@@ -52,7 +52,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(SpearError, _expected)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(DatabaseError, _database)
+    for kind in DatabaseAway:
+        app.add_exception_handler(kind, _database)
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -81,8 +82,9 @@ async def _expected(request: Request, error: Exception) -> JSONResponse:
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     found = error.errors()
-    in_body = all(e["loc"][0] == "body" for e in found) and not any(e["type"] == "json_invalid" for e in found)
-    code = Code.INVALID_RECIPE if in_body else Code.INVALID_REQUEST
+    if found[0]["type"] == "json_invalid":
+        return problem(request, SpearError(Code.INVALID_REQUEST, f"the body is not JSON: {found[0]['ctx']['error']}"))
+    code = Code.INVALID_RECIPE if all(e["loc"][0] == "body" for e in found) else Code.INVALID_REQUEST
     errors = [{"pointer": pointer(e["loc"][1:]), "detail": e["msg"]} for e in found]
     first = errors[0]
     return problem(request, SpearError(code, f"{first['pointer'] or '/'}: {first['detail']}", errors=errors))
@@ -103,7 +105,9 @@ async def _database(request: Request, error: Exception) -> JSONResponse:
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     log.error("request.crashed", exc_info=error, request_id=request.state.request_id)
-    return problem(request, SpearError(Code.INTERNAL_ERROR, "the service failed on this request; see its log"))
+    answer = problem(request, SpearError(Code.INTERNAL_ERROR, "the service failed on this request; see its log"))
+    answer.headers["X-Request-Id"] = request.state.request_id  # this answer goes out past the middleware
+    return answer
 
 
 def explain(code: str) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def build_services(settings: Settings) -> Services:
         database=database,
         store=Store(database, max_attempts=settings.max_attempts, idempotency_hours=settings.idempotency_hours),
         keys=Keys(database, secret=settings.secret),
-        celery=make_celery(settings),
+        celery=make_celery(settings, patience_seconds=3),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 err = Console(stderr=True, highlight=False)
 out = Console(highlight=False)
@@ -77,7 +77,8 @@ def _outcome(result: dict[str, Any] | None, error: dict[str, Any] | None) -> Ite
 
 def show_list(jobs: Sequence[dict[str, Any]]) -> None:
     """Jobs as a table."""
-    table = Table("job", "status", "stage", "method", "target", "created", box=None, pad_edge=False)
+    heads = ("status", "stage", "method", "target", "created")
+    table = Table(Column("job", no_wrap=True), *heads, box=None, pad_edge=False)
     for job in jobs:
         table.add_row(
             job["id"], job["status"], job["stage"] or "", job["recipe"]["method"]["name"],
@@ -88,7 +89,8 @@ def show_list(jobs: Sequence[dict[str, Any]]) -> None:
 
 def show_scores(rows: Sequence[dict[str, Any]]) -> None:
     """Scored tensors as a table, best score first."""
-    table = Table("tensor", "score", "snr", "change", "swci", "svdr", "selected", box=None, pad_edge=False)
+    heads = ("score", "snr", "change", "swci", "svdr", "selected")
+    table = Table(Column("tensor", no_wrap=True), *heads, box=None, pad_edge=False)
     for row in sorted(rows, key=lambda row: (-(row["score"] or 0), row["name"])):
         figures = [_figure(row[key]) for key in ("score", "snr", "relative_change", "swci", "svdr")]
         table.add_row(row["name"], *figures, f"t = {row['t']:g}" if row["selected"] else "")

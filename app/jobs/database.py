@@ -4,11 +4,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Engine, create_engine, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
 DatabaseError = SQLAlchemyError
-"""what callers catch when Postgres is away"""
+"""whatever goes wrong in a transaction"""
+DatabaseAway = (OperationalError, InterfaceError, PoolTimeoutError)
+"""of it, what may pass: Postgres is restarting, or too slow"""
+ALIVE = {
+    "connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3,
+    "tcp_user_timeout": 15_000, "application_name": "spear",
+}  # fmt: skip
+"""a peer that vanished is noticed within seconds, not after the kernel's two hours"""
+
+
+_LIMITS = text(
+    "SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '30s'; "
+    "SET LOCAL idle_in_transaction_session_timeout = '30s'"
+)
 
 
 class Database:
@@ -17,7 +31,7 @@ class Database:
     def __init__(self, url: str, *, pool_size: int = 10) -> None:
         self.engine: Engine = create_engine(
             url, pool_size=pool_size, max_overflow=pool_size, pool_pre_ping=True, pool_timeout=10,
-            connect_args={"connect_timeout": 5, "application_name": "spear"},
+            connect_args=ALIVE,
         )
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
 
@@ -25,7 +39,7 @@ class Database:
     def transaction(self) -> Iterator[Session]:
         """Commits when the block ends, rolls back when it raises."""
         with self._sessions.begin() as session:
-            session.execute(text("SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '30s'"))
+            session.execute(_LIMITS)
             yield session
 
     def answers(self) -> bool:

@@ -15,11 +15,15 @@ from sqlalchemy.orm import Session
 from app.jobs.changes import NewEvent, change
 from app.jobs.database import Database
 from app.jobs.documents import put_documents
-from app.jobs.states import HELD, Status
+from app.jobs.states import ACTIVE, HELD, Status
 from app.jobs.tables import Job, Stage
 
 T = TypeVar("T")
 NOW = func.clock_timestamp()
+
+
+UNHEARD = NOW - timedelta(days=1)
+"""as if announced long ago: the next sweep announces it"""
 
 
 class LeaseLostError(Exception):
@@ -61,8 +65,9 @@ class Leases:
     def renew(self, lease: Lease) -> Status:
         """Extend the lease; the job's status, so that a cancellation is seen."""
         statement = (
-            update(Job).where(Job.id == lease.job_id, *_fence(lease)).values(lease_until=NOW + self._ttl)
-            .values(version=Job.version + 1)
+            update(Job)
+            .where(Job.id == lease.job_id, *_fence(lease))
+            .values(lease_until=NOW + self._ttl)
             .returning(Job.status)
         )
         with self._database.transaction() as session:
@@ -133,9 +138,15 @@ class Leases:
             self._write(
                 session, lease, where=(Job.status == Status.RUNNING,), events=[event], **FREED, status=Status.QUEUED,
                 attempt=Job.attempt - (0 if charge else 1), error=error,
-                not_before=NOW + timedelta(seconds=delay_seconds), announced_at=NOW,
+                not_before=NOW + timedelta(seconds=delay_seconds), announced_at=UNHEARD,
             )
             close_stages(session, lease.job_id)
+
+    def unfinished(self, job_ids: Sequence[str]) -> set[str]:
+        """Those of the jobs that have not ended: what lies on a disk for any other is rubbish."""
+        query = select(Job.id).where(Job.id.in_(job_ids), Job.status.in_(ACTIVE))
+        with self._database.transaction() as session:
+            return set(session.scalars(query))
 
     def put_documents(self, lease: Lease, documents: dict[str, Any]) -> None:
         """Keep documents of a job that goes on."""

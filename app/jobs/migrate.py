@@ -6,7 +6,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine
+from sqlalchemy import NullPool, create_engine
 
 FOLDER = Path(__file__).parents[2] / "migrations"
 
@@ -31,7 +31,7 @@ def downgrade(url: str, revision: str = "base") -> None:
 
 def is_current(url: str) -> bool:
     """Whether the database is at the newest revision."""
-    engine = create_engine(url)
+    engine = create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 3})
     try:
         with engine.connect() as connection:
             at = MigrationContext.configure(connection).get_current_revision()

@@ -140,7 +140,7 @@ class Stack:
         root = self._home / "hub"
         token_file = _write_private(self._home / "hub-token", HubStore(root).ensure_user(LOCAL_USER))
         port = _free_port(beside + 1, or_any=True)
-        argv = [sys.executable, "-m", "app.local.hub", "--root", str(root), "--port", str(port)]
+        argv = [sys.executable, "-P", "-m", "app.local.hub", "--root", str(root), "--port", str(port)]
         self._supervisor.add(Program("hub", argv, env=dict(os.environ)))
         endpoint = f"http://{HOST}:{port}"
         self._wait_for(endpoint)
@@ -178,7 +178,7 @@ class Stack:
         return inherited | ours | {"NO_PROXY": direct, "no_proxy": direct}
 
     def _programs(self, env: Mapping[str, str], *, port: int, workers: int) -> None:
-        spear = [sys.executable, "-m", "app.cli"]
+        spear = [sys.executable, "-P", "-m", "app.cli"]
         self._supervisor.add(Program("api", [*spear, "api", "--port", str(port)], env=env))
         for number in range(1, workers + 1):
             name = f"spear-worker-{number}"

@@ -5,14 +5,18 @@ clock of recovery (see docs/decisions/0001-row-is-truth.md). No result backend, 
 """
 
 from celery import Celery
+from redis import Redis, RedisError
 
 from app.settings import Settings
 
 TASK = "spear.run"
 
 
-def make_celery(settings: Settings) -> Celery:
-    """The application for both sides; the API never imports the task, it sends its name."""
+def make_celery(settings: Settings, *, patience_seconds: float = 30) -> Celery:
+    """The application for both sides; the API never imports the task, it sends its name.
+
+    `patience_seconds` bounds a single word with the broker: short where a caller waits for the answer.
+    """
     celery = Celery("spear", broker=_broker_url(settings.redis_url), set_as_current=False)
     celery.conf.update(
         task_acks_late=False,
@@ -31,7 +35,7 @@ def make_celery(settings: Settings) -> Celery:
         worker_send_task_events=False,
         broker_transport_options={
             "socket_connect_timeout": 3,
-            "socket_timeout": 30,
+            "socket_timeout": patience_seconds,
             "health_check_interval": 25,
             "visibility_timeout": 86_400,
         },
@@ -42,3 +46,12 @@ def make_celery(settings: Settings) -> Celery:
 def _broker_url(url: str) -> str:
     """Celery's spelling of a Redis URL: a socket is `redis+socket://`."""
     return url.replace("unix://", "redis+socket://", 1) if url.startswith("unix://") else url
+
+
+def queued_messages(url: str) -> int:
+    """How many messages wait with the broker; 0 where it cannot be asked."""
+    try:
+        with Redis.from_url(url, socket_connect_timeout=2, socket_timeout=2) as redis:
+            return int(redis.llen("celery"))
+    except (RedisError, OSError):
+        return 0

@@ -7,7 +7,7 @@ import structlog
 from app.jobs.database import Database, DatabaseError
 from app.jobs.rescue import Rescue
 from app.jobs.spectra import Spectra
-from app.queue.broker import make_celery
+from app.queue.broker import make_celery, queued_messages
 from app.queue.dispatch import announce
 from app.settings import Settings
 
@@ -24,7 +24,7 @@ def run(settings: Settings, *, stop: threading.Event) -> None:
     celery = make_celery(settings)
     while not stop.is_set():
         try:
-            for job_id in rescue.sweep():
+            for job_id in rescue.sweep(waiting=queued_messages(settings.redis_url)):
                 announce(celery, job_id)
             spectra.trim()
         except DatabaseError as error:

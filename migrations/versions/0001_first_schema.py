@@ -24,7 +24,7 @@ BEGIN
       ('running', 'cancelled'), ('cancelling', 'cancelled'), ('cancelling', 'succeeded'), ('cancelling', 'failed')) THEN
     RAISE EXCEPTION 'job % cannot go from % to %', OLD.id, OLD.status, NEW.status USING ERRCODE = 'check_violation';
   END IF;
-  IF NEW.lease_token < OLD.lease_token OR NEW.event_seq < OLD.event_seq OR NEW.version <= OLD.version THEN
+  IF NEW.lease_token < OLD.lease_token OR NEW.event_seq < OLD.event_seq OR NEW.version < OLD.version THEN
     RAISE EXCEPTION 'job %: counters only grow', OLD.id USING ERRCODE = 'check_violation';
   END IF;
   RETURN NEW;

@@ -29,7 +29,7 @@ def test_a_job_with_its_etag(api):
     tag = first.headers["ETag"]
     assert tag.startswith('W/"')
     assert first.headers["Retry-After"]
-    for sent in (tag, f'"x", {tag}'):
+    for sent in (tag, f'"x", {tag}', tag.removeprefix("W/"), "*"):
         again = api.call("GET", f"/merges/{job['id']}", headers={"If-None-Match": sent})
         assert (again.status_code, again.content) == (304, b"")
     api.call("POST", f"/merges/{job['id']}/cancel")
@@ -83,7 +83,9 @@ def test_cancel_and_retry(api):
     for _ in range(2):
         cancelled = api.call("POST", f"/merges/{job['id']}/cancel")
         assert (cancelled.status_code, cancelled.json()["status"]) == (202, "cancelled")
-    retried = api.call("POST", f"/merges/{job['id']}/retry")
+    retried = api.call("POST", f"/merges/{job['id']}/retry", headers={"Idempotency-Key": "again"})
+    twice = api.call("POST", f"/merges/{job['id']}/retry", headers={"Idempotency-Key": "again"})
+    assert (twice.json()["id"], twice.headers["Idempotent-Replayed"]) == (retried.json()["id"], "true")
     assert (retried.status_code, retried.json()["retry_of"]) == (202, job["id"])
     assert retried.headers["Location"] == f"/merges/{retried.json()['id']}"
     assert retried.json()["recipe"] == job["recipe"]

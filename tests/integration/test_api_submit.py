@@ -64,6 +64,16 @@ def test_a_body_that_is_not_json(api):
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
 
 
+@pytest.mark.parametrize("nul", ["\x00", "a\x00b"])
+def test_a_nul_character_is_a_bad_request_not_a_broken_database(api, nul):
+    for answer in (
+        api.submit(api.recipe(labels={"a": nul})), api.submit(api.recipe(labels={nul: "a"})),
+        api.call("GET", "/merges/%00"), api.call("GET", "/merges?target=%00"), api.call("GET", "/merges?label=a:%00"),
+    ):
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
+    assert api.submit(api.recipe(labels={"a": "\\u0000"})).status_code == 202
+
+
 def test_a_body_that_is_too_large(api):
     for body in (b"x" * 20_000, iter([b"x" * 6_000] * 3)):
         answer = api.call("POST", "/merges", content=body, headers={"content-type": "application/json"})
