@@ -15,6 +15,7 @@ from app.hub.headers import TensorInfo
 from worker.checkpoints.behind import WriteBehind
 from worker.checkpoints.dtypes import TORCH_DTYPES, torch_dtype
 from worker.checkpoints.finite import is_finite
+from worker.checkpoints.open import open_model
 from worker.checkpoints.reader import Checkpoint
 from worker.checkpoints.writer import ShardedWriter, WrittenFile
 from worker.methods import Chunk, Method, NotFiniteError, Workspace, load_all
@@ -50,7 +51,7 @@ def merge(task: Task, decisions: Mapping[str, float] | None, reporter: Reporter)
     """
     began = time.monotonic()
     with ExitStack() as stack:
-        checkpoints = [stack.enter_context(Checkpoint.open(entry.path)) for entry in task.inputs]
+        checkpoints = [stack.enter_context(open_model(entry.path, base=task.base.path)) for entry in task.inputs]
         operations = plan_operations(task, checkpoints, decisions)
         writer = stack.enter_context(
             ShardedWriter(
@@ -64,7 +65,9 @@ def merge(task: Task, decisions: Mapping[str, float] | None, reporter: Reporter)
             run = _Run(task, checkpoints, behind)
             _write_all(run, writer, {op.name: op for op in operations}, reporter)
         files = writer.complete()
-    companions = copy_companions(task.inputs[-1].path, task.output, dtype=output_dtype(task))
+    companions = copy_companions(
+        task.inputs[-1].path, task.output, dtype=output_dtype(task), base=task.base.path
+    )
     return MergeResult(
         operations=dict(writer.finished), files=files, companions=tuple(companions),
         seconds=time.monotonic() - began, bytes_read=sum(checkpoint.bytes_read for checkpoint in checkpoints),
