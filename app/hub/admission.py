@@ -8,12 +8,12 @@ from typing import Any
 from app.errors import Code, SpearError
 from app.hub.headers import TensorInfo
 from app.hub.inspect import Head
+from app.hub.tokenrows import EMBEDDINGS
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 """Dtypes that can be merged, in any mixture: the arithmetic is fp32."""
 QUANTIZED_MARKS = (".qweight", ".qzeros", ".scales", ".g_idx", ".weight_scale", ".weight_scale_inv", ".absmax")
 HEADS = ("lm_head.weight", "embed_out.weight")
-EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight", "tok_embeddings.weight")
 CORES = ("model", "language_model", "transformer", "gpt_neox", "backbone", "decoder", "h", "layers")
 """First names of the language model itself, which is never an optional part."""
 TIED_BY_DEFAULT = ("gemma", "gemma2", "gemma3", "gemma3_text", "gpt2", "opt", "bloom", "cohere", "cohere2")
@@ -62,6 +62,17 @@ def admit(heads: Sequence[Head]) -> Admission:
         bytes=sum(tensor.nbytes for tensor in written),
         warnings=tuple(dict.fromkeys(warnings)),
     )
+
+
+def check_layers(heads: Sequence[Head], *, wanted: int) -> None:
+    """Raises `ARCHITECTURE_MISMATCH` for a model that has another number of layers, or does not say how many."""
+    for head in heads:
+        found = _field(head.config, "num_hidden_layers") or _field(head.config, "n_layer")
+        if found != wanted:
+            raise SpearError(
+                Code.ARCHITECTURE_MISMATCH, f"{head.repo} has {found or 'an unknown number of'} layers, not {wanted}",
+                repo=head.repo, field="num_hidden_layers", pointer="/layers",
+            )  # fmt: skip
 
 
 def is_tied(head: Head) -> bool:

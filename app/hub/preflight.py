@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 from app.errors import Code, SpearError
 from app.hub.access import check_read, check_write
 from app.hub.adapter_heads import adapter_warnings, applied, ships_tokenizer
-from app.hub.admission import EMBEDDINGS, FLOATS, HEADS, Admission, admit
+from app.hub.admission import FLOATS, HEADS, Admission, admit, check_layers
+from app.hub.alignment import align, read_lexicons
 from app.hub.client import Hubs
 from app.hub.headers import DTYPE_BITS, TensorInfo
 from app.hub.inspect import Head, inspect, read_small
 from app.hub.pins import Pin, RemoteFile, pin
+from app.hub.tokenrows import EMBEDDINGS, row_warnings
 from app.hub.vocabulary import COMPARABLE, OPAQUE, Vocabulary, compare_vocabularies, parse_vocabulary
 from app.recipes import ModelRef, Output, Recipe, Scoring, Target
 from app.settings import Settings
@@ -64,13 +66,17 @@ def preflight(
         with _at("/target/repo"):
             check_write(target, service=hubs.service, writes=writes)
     heads = _heads(recipe, hubs=hubs, settings=settings, reads=reads, commits=commits)
+    source = recipe.tokenizer_input if isinstance(recipe, Recipe) else None
+    if isinstance(recipe, Recipe) and recipe.layers:
+        check_layers(heads, wanted=recipe.layers)
     try:
-        admission = admit(heads)
+        admission = admit(heads if source is None else align(heads, source=source))
+        matched = () if source is None else _match_tokens(heads, source=source, hubs=hubs, settings=settings)
     except SpearError as error:
         error.pointer = _pointer(int(error.names.pop("model", 1))) + "/repo"
         raise
+    compared = _compare_tokenizers(heads, hubs=hubs, settings=settings) if source is None else matched
     adapted = (words for head in heads[1:] for words in adapter_warnings(head, heads[0]))
-    compared = _compare_tokenizers(heads, hubs=hubs, settings=settings)
     warnings = (*adapted, *compared, *_about_target(target, hubs=hubs))
     output = recipe.output if isinstance(recipe, Recipe) else Output()
     return _summary(output, heads, admission, warnings=warnings)
@@ -113,6 +119,16 @@ def _compare_tokenizers(heads: Sequence[Head], *, hubs: Hubs, settings: Settings
         with _at(f"{_pointer(number)}/repo"):
             warnings += _compare_pair(heads[0].pin, head.pin, hubs=hubs, settings=settings)
     return tuple(dict.fromkeys(warnings))
+
+
+def _match_tokens(heads: Sequence[Head], *, source: int, hubs: Hubs, settings: Settings) -> tuple[str, ...]:
+    """What matching rows by token to the vocabulary of model `source` will do, in words."""
+
+    def read(head: Head, name: str) -> bytes | None:
+        file = head.pin.file(name)
+        return read_small(hubs.service, head.pin, file, settings=settings) if file else None
+
+    return row_warnings(read_lexicons(heads, read=read), source=source)
 
 
 def _compare_pair(base: Pin, other: Pin, *, hubs: Hubs, settings: Settings) -> tuple[str, ...]:
