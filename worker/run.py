@@ -143,7 +143,8 @@ class Run:
         )
 
     def _write_spectra(self, spectra: Spectra, inputs: tuple[Input, ...]) -> None:
-        digests = sorted({digest for one in inputs for path, digest in one.digests.items() if path.endswith(WEIGHTS)})
+        read = [one.over(inputs[0]) for one in inputs]
+        digests = sorted({digest for one in read for path, digest in one.digests.items() if path.endswith(WEIGHTS)})
         with self.workspace.spectra.open("w") as lines:
             for record in spectra.find(digests):
                 lines.write(json.dumps(record) + "\n")
