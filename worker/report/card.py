@@ -106,7 +106,7 @@ def _apart(selection: Selection) -> list[str]:
 def _parents(task: Task, sources: Sequence[Source]) -> str:
     rows = [
         (
-            "base" if i == 0 else "adapted" if len(sources) == 2 else f"expert {i}",
+            _role(i, source, alone=len(sources) == 2),
             f"[{markup.text(source.repo)}](/{source.repo}/tree/{source.commit})",
             markup.code(source.revision),
             markup.code(source.commit),
@@ -116,6 +116,11 @@ def _parents(task: Task, sources: Sequence[Source]) -> str:
     ]
     table = markup.table(("role", "repository", "revision", "commit", "licence"), rows)
     return f"## Parents\n\n{table}\n\n{licence.statement(task.inputs)}"
+
+
+def _role(number: int, source: Source, *, alone: bool) -> str:
+    name = "base" if number == 0 else "adapted" if alone else f"expert {number}"
+    return f"{name} (LoRA adapter, applied to the base)" if source.adapter else name
 
 
 def _limits(task: Task, merge: Merge, *, warnings: tuple[str, ...]) -> str:

@@ -58,4 +58,5 @@ def file_digest(path: Path) -> tuple[int, str]:
 
 def _input(source: Input) -> dict[str, Any]:
     pinned = {"repo": source.repo, "commit": source.commit, "license": source.license}
-    return {**pinned, "files": dict(sorted(source.digests.items()))}
+    applied = {"adapter": True} if source.is_adapter else {}
+    return {**pinned, **applied, "files": dict(sorted(source.digests.items()))}

@@ -82,6 +82,7 @@ def _sources(task: Task) -> tuple[schema.Source, ...]:
             revision=ref.revision,
             commit=source.commit,
             license=source.license,
+            adapter=source.is_adapter,
         )
         for i, (source, ref) in enumerate(zip(task.inputs, asked, strict=True))
     )

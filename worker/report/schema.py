@@ -29,6 +29,8 @@ class Source(_Part):
     revision: str
     commit: str
     license: str | None
+    adapter: bool = False
+    """whether it is a LoRA adapter, which was applied to the base"""
 
 
 class Method(_Part):
