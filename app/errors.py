@@ -48,6 +48,7 @@ class Code(StrEnum):
     TIED_HEAD_MISMATCH = "tied_head_mismatch"
     VOCABULARY_MISMATCH = "vocabulary_mismatch"
     NOTHING_TO_SCORE = "nothing_to_score"
+    MERGE_UNDEFINED = "merge_undefined"
     ADAPTER_INVALID = "adapter_invalid"
     ADAPTER_UNSUPPORTED = "adapter_unsupported"
     # the target
@@ -140,6 +141,9 @@ KINDS: dict[Code, Kind] = {
         status=422,
         title="The adapter cannot be applied here",
         hint="Merge it into its base with peft's merge_and_unload, and use the whole model that this gives.",
+    ),
+    Code.MERGE_UNDEFINED: Kind(
+        status=422, title="The method has no result for a tensor", hint="Change the method's parameters."
     ),
     Code.TARGET_BUSY: Kind(
         status=409, title="Another job is active for this target", hint="Wait for it, cancel it, or use another branch."

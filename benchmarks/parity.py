@@ -37,6 +37,25 @@ CASES: list[tuple[str, dict[str, Any], int]] = [
     ("dare_ties", {"density": 0.5}, 2),
     ("dare_ties", {"density": 0.3, "rescale": False, "normalize": True}, 3),
 ]
+NO_WEIGHT = {"slerp", "model_stock", "karcher", "sce", "nearswap", "arcee_fusion", "passthrough"}
+NO_BASE = {"linear", "multislerp", "karcher", "nuslerp", "passthrough"}
+DEFAULTS: list[tuple[str, dict[str, Any], int]] = [
+    *[case for case in CASES if case[0] not in {"dare_linear", "dare_ties", "ties"}],
+    ("nuslerp", {}, 2),
+    ("nuslerp", {"nuslerp_flatten": False}, 2),
+    ("nuslerp", {"nuslerp_flatten": False, "nuslerp_row_wise": True}, 2),
+    ("nuslerp", {"task_vectors": True}, 2),
+    ("multislerp", {}, 3),
+    ("multislerp", {"task_vectors": True}, 3),
+    ("karcher", {"max_iter": 20}, 3),
+    ("model_stock", {}, 3),
+    ("model_stock", {"filter_wise": True}, 2),
+    ("sce", {}, 3),
+    ("nearswap", {"t": 0.001}, 1),
+    ("passthrough", {"scale": 0.7}, 1),
+]
+"""What is compared in default mode: all but random masks, and what keeps others of equal magnitudes (ties, breadcrumbs,
+sce with a selection, arcee_fusion beyond a million entries)."""
 DTYPES = [("bfloat16", None), ("float32", "bfloat16"), ("float16", None), ("float32", None), (None, None)]
 WEIGHTS = [0.3, 0.5, 0.4]
 
@@ -69,7 +88,7 @@ def ours(paths: list[Path], method: dict[str, Any], *, out: str | None, work: Pa
     recipe = parse_recipe({
         "base": {"repo": "org/base"}, "method": method, "target": {"repo": "org/out"},
         "experts": [
-            {"repo": f"org/{path.name}"} | ({"weight": weight} if method["name"] != "slerp" else {})
+            {"repo": f"org/{path.name}"} | ({"weight": weight} if method["name"] not in NO_WEIGHT else {})
             for path, weight in zip(paths[1:], WEIGHTS, strict=False)
         ],
         "output": {"max_shard_bytes": 1_000_000, "dtype": out},
@@ -94,13 +113,15 @@ def theirs(python: str, jobs: list[tuple[dict[str, Any], Path]], *, folder: Path
 
 def mergekit_recipe(paths: list[Path], name: str, settings: dict[str, Any], dtype: str | None, out: str | None) -> Any:
     """The same merge in mergekit's language."""
+    settings = dict(settings)
+    about_base = settings.pop("task_vectors", False)
     experts = [
-        {"model": str(path)} | ({} if name == "slerp" else {"parameters": {"weight": weight}})
+        {"model": str(path)} | ({} if name in NO_WEIGHT else {"parameters": {"weight": weight}})
         for path, weight in zip(paths[1:], WEIGHTS, strict=False)
     ]
-    models = [{"model": str(paths[0])}, *experts] if name == "slerp" else experts
+    models = [{"model": str(paths[0])}, *experts] if name in {"slerp", "nearswap"} else experts
     recipe = {"merge_method": name, "models": models, "parameters": settings, "dtype": dtype, "out_dtype": out}
-    return recipe if name == "linear" else recipe | {"base_model": str(paths[0])}
+    return recipe if name in NO_BASE and not about_base else recipe | {"base_model": str(paths[0])}
 
 
 def differing(left: Path, right: Path) -> tuple[int, int]:
@@ -116,6 +137,23 @@ def differing(left: Path, right: Path) -> tuple[int, int]:
     return unequal, total
 
 
+def far(left: Path, right: Path, *, noise: float) -> tuple[int, int, int]:
+    """bf16 elements that are more than one rounding apart, those that differ at all, and all elements.
+
+    What differs by less than `noise` times the tensor's largest value counts as near: base + delta cancels there.
+    """
+    apart = unequal = total = 0
+    with Checkpoint.open(left) as one, Checkpoint.open(right) as other:
+        for name in one.tensors:
+            a, b = one.read(name), other.read(name)
+            steps = (a.view(torch.int16).int() - b.view(torch.int16).int()).abs()
+            tiny = (a.float() - b.float()).abs() <= b.float().abs().max() * noise
+            apart += int(((steps > 1) & ~tiny).sum())
+            unequal += int((steps > 0).sum())
+            total += a.numel()
+    return apart, unequal, total
+
+
 def main() -> int:
     python, folder = sys.argv[1], Path(sys.argv[2] if len(sys.argv) > 2 else ".bench/parity")
     torch.set_num_threads(1)
@@ -129,7 +167,19 @@ def main() -> int:
                 jobs.append((mergekit_recipe(used, name, settings, dtype, out), target))
                 method = {"name": name, "compat": "mergekit", "dtype": dtype, **settings}
                 checks.append((used, method | ({"seed": SEED} if "dare" in name else {}), out, target))
+    paths = [folder / "bfloat16" / name for name in ("base", "expert1", "expert2", "expert3")]
+    ends = []
+    for number, (name, settings, experts) in enumerate(DEFAULTS):
+        target = folder / f"mergekit-default-{number}-{name}"
+        jobs.append((mergekit_recipe(paths[: experts + 1], name, settings, "float32", "bfloat16"), target))
+        ends.append((paths[: experts + 1], {"name": name, **settings}, target))
     theirs(python, jobs, folder=folder)
+    for used, method, target in ends:
+        # mergekit's multislerp adds 1e-5 of noise: its tangent step is zero but for rounding
+        noise = 2**-15 if method["name"] == "multislerp" else 2**-18
+        apart, unequal, total = far(ours(used, method, out="bfloat16", work=folder / "ours"), target, noise=noise)
+        failures += apart > 0
+        print(f"{'ok  ' if not apart else 'FAIL'} {apart:8} beyond one rounding, {unequal} of {total} differ: {method}")
     for used, method, out, target in checks:
         found, total = differing(ours(used, method, out=out, work=folder / "ours"), target)
         failures += found > 0

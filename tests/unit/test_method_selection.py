@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.methods import Workspace
-from worker.methods.magnitude import GUESSES, Selection, Trim, sample_spans
+from worker.methods.magnitude import Selection, Trim, sample_spans
 
 
 def expected(values: torch.Tensor, keep: int) -> torch.Tensor:
@@ -18,27 +18,27 @@ def expected(values: torch.Tensor, keep: int) -> torch.Tensor:
 
 def trimmed(values: torch.Tensor, keep: int, *, chunk: int = 1000, sample: torch.Tensor | None = None) -> torch.Tensor:
     """As the merge does it: sample, guesses, histograms, then the trim."""
-    work = Workspace()
-    selection = Selection(keep, elements=len(values), work=work)
+    selection = Selection(keep, elements=len(values), work=Workspace())
     for start, stop in sample_spans(len(values)):
         selection.probe(values[start:stop] if sample is None else sample)
-    chunks = [(at, values[at : at + chunk]) for at in range(0, len(values), chunk)]
-    for _ in range(GUESSES):
-        if not selection.found:
-            selection.guess()
-            for at, part in chunks:
-                selection.check(part, at)
-            selection.conclude_check()
-    for lower in (False, True):
-        if not selection.found:
-            for _, part in chunks:
-                selection.count(part, lower=lower)
-            selection.conclude_count(lower=lower)
-    trim = Trim(selection, work)
+    select(selection, [(at, values[at : at + chunk]) for at in range(0, len(values), chunk)])
+    trim = Trim(selection, Workspace())
     result = values.clone()
     for at in range(0, len(values), chunk):
         trim(result[at : at + chunk], at)
     return result
+
+
+def select(selection: Selection, chunks: list[tuple[int, torch.Tensor]]) -> None:
+    while not selection.found and not selection.hopeless:
+        selection.guess()
+        for at, part in chunks:
+            selection.check(part, at)
+        selection.conclude_check()
+    for lower in () if selection.found else (False, True):
+        for _, part in chunks:
+            selection.count(part, lower=lower)
+        selection.conclude_count(lower=lower)
 
 
 def grid(size: int, seed: int, step: float) -> torch.Tensor:

@@ -4,9 +4,9 @@ import importlib
 import pkgutil
 from typing import Any
 
-from worker.methods.base import Chunk, Method, NotFiniteError, Spec, Workspace
+from worker.methods.base import Chunk, Method, NotFiniteError, Spec, UndefinedError, Workspace
 
-__all__ = ["Chunk", "Method", "NotFiniteError", "Spec", "Workspace", "load_all"]
+__all__ = ["Chunk", "Method", "NotFiniteError", "Spec", "UndefinedError", "Workspace", "load_all"]
 
 
 def load_all() -> dict[str, type[Method]]:

@@ -22,7 +22,7 @@ class Spec:
 
     Values that a recipe gives by filter or over depth are resolved: here they are plain. `keys` are the experts'
     identities (commits), for random masks. `drawn` counts the random draws that mergekit would have made before this
-    tensor, going through all tensors in the order of their names' bytes.
+    tensor, going through all tensors in the order of their names' bytes; `depth` is the layer's place from 0 to 1.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Spec:
     experts: tuple[Mapping[str, Any], ...] = ()
     keys: tuple[str, ...] = ()
     drawn: int = 0
+    depth: float = 0.0
 
     @property
     def elements(self) -> int:
@@ -82,11 +83,15 @@ class NotFiniteError(ArithmeticError):
     """A method came upon NaN or infinity that its result would not show."""
 
 
+class UndefinedError(ValueError):
+    """A method has no result for a tensor; the message says why."""
+
+
 class Method(ABC):
     """One tensor's merge by one method. A subclass is the method; its `name` is the recipe's."""
 
     name: ClassVar[str] = ""
-    uses_base: ClassVar[bool] = True
+    uses_base: bool = True
     """whether the base is read at all (it is always there when it is listed as an expert)"""
 
     def __init__(self, spec: Spec, work: Workspace) -> None:

@@ -26,12 +26,16 @@ def key_of(*parts: object) -> int:
 
 def keep_mask(key: int, *, start: int, size: int, density: float, work: Workspace) -> torch.Tensor:
     """int16 of `size`: -1 (all bits set) with probability `density`, else 0, for elements from `start` on."""
+    bits = random_bits(key, start=start, size=size, work=work)
+    # 15 random bits less the threshold never overflow; the sign, smeared over the word, is the mask
+    return bits.sub_(round(density * (1 << RESOLUTION))).bitwise_right_shift_(RESOLUTION)
+
+
+def random_bits(key: int, *, start: int, size: int, work: Workspace) -> torch.Tensor:
+    """int16 of `size`, uniform in 0 to 2^15 - 1, for elements from `start` on."""
     first = start // LANES
     words = random_words(key, start=first, size=-(-(start + size) // LANES) - first, work=work)
-    bits = words.view(torch.int16)[start - first * LANES :][:size]
-    # 15 random bits less the threshold never overflow; the sign, smeared over the word, is the mask
-    bits.bitwise_and_((1 << RESOLUTION) - 1).sub_(round(density * (1 << RESOLUTION)))
-    return bits.bitwise_right_shift_(RESOLUTION)
+    return words.view(torch.int16)[start - first * LANES :][:size].bitwise_and_((1 << RESOLUTION) - 1)
 
 
 def random_words(key: int, *, start: int, size: int, work: Workspace) -> torch.Tensor:

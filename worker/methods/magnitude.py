@@ -6,6 +6,8 @@ the next guess. After a few wrong ones two surveys find the value by histograms 
 float order like the float): the upper 15 bits, then the lower 16 of those that share the upper ones.
 """
 
+from math import isfinite
+
 import torch
 
 from worker.methods.base import NotFiniteError, Workspace
@@ -89,17 +91,22 @@ class Selection:
         self._correction += off if abs(off) > step else step * (1 if off > 0 else -1)
         if self.hopeless:
             self.equals = {}
-            self._counts = torch.zeros(HIGH, dtype=torch.int64)
 
     @property
     def hopeless(self) -> bool:
         """Whether the guesses were all wrong."""
         return not self.found and self._guesses >= GUESSES
 
+    def aim(self, keep: int) -> None:
+        """Sets another rank, before the upper bits are concluded."""
+        self._keep = self._rank = keep
+
     def count(self, values: torch.Tensor, *, lower: bool) -> None:
         """One chunk of the survey of the upper bits, or of the lower ones."""
         bits = self._work.take("bits", len(values), torch.int32)
         torch.bitwise_and(values.view(torch.int32), CLEAR_SIGN, out=bits)
+        if not len(self._counts):
+            self._counts = torch.zeros(HIGH, dtype=torch.int64)
         if lower:  # below the bin: 0; within: 1 to LOW; above: LOW + 1
             bits.sub_((self._high << LOW_BITS) - 1).clamp_(0, LOW + 1)
         else:
@@ -167,10 +174,16 @@ def split(values: torch.Tensor, threshold: float, work: Workspace) -> tuple[torc
 
 
 def count_equal(equals: torch.Tensor, threshold: float, work: Workspace) -> int:
-    """How many entries are not zero, all of them being ± the threshold: their sum tells, without comparisons."""
+    """How many entries are not zero, all of them being ± the threshold: their sum tells, without comparisons.
+
+    Raises `NotFiniteError`.
+    """
     if threshold == 0:
         return len(equals)
-    return round(torch.abs(equals, out=work.take("abs", len(equals))).sum().item() / threshold)
+    total = torch.abs(equals, out=work.take("abs", len(equals))).sum().item()
+    if not isfinite(total):  # infinity less infinity
+        raise NotFiniteError
+    return round(total / threshold)
 
 
 def below(threshold: float) -> float:

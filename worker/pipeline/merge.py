@@ -18,7 +18,7 @@ from worker.checkpoints.finite import is_finite
 from worker.checkpoints.open import open_model
 from worker.checkpoints.reader import Checkpoint
 from worker.checkpoints.writer import ShardedWriter, WrittenFile
-from worker.methods import Chunk, Method, NotFiniteError, Workspace, load_all
+from worker.methods import Chunk, Method, NotFiniteError, UndefinedError, Workspace, load_all
 from worker.methods.base import CHUNK
 from worker.pipeline.companions import copy_companions
 from worker.pipeline.operations import Operation, digest, output_dtype, plan_operations
@@ -114,6 +114,8 @@ class _Run:
             self._merge(operation, method)
         except NotFiniteError:
             self._blame(operation)
+        except UndefinedError as error:
+            raise SpearError(Code.MERGE_UNDEFINED, str(error), tensor=operation.name) from error
         return method.operation
 
     def will_need(self, operation: Operation) -> None:

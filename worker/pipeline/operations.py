@@ -122,5 +122,7 @@ def _tied(config: Mapping[str, Any]) -> bool:
 
 
 def _plain(spec: Spec | None) -> Any:
-    return spec and [spec.name, spec.shape, dict(spec.parameters), [dict(e) for e in spec.experts], spec.keys]
-
+    if spec is None:
+        return None
+    experts = [dict(expert) for expert in spec.experts]
+    return [spec.name, spec.shape, dict(spec.parameters), experts, spec.keys, spec.drawn, spec.depth]

@@ -33,6 +33,7 @@ class Parameters:
         return Spec(
             name=tensor, shape=shape, parameters=self._plain(self._shared, tensor),
             experts=tuple(self._plain(expert, tensor) for expert in self._experts), keys=self._keys,
+            depth=self.depth(tensor),
         )
 
     def _plain(self, fields: dict[str, Any], tensor: str) -> dict[str, Any]:

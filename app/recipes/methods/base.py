@@ -94,7 +94,7 @@ class Compatible(MethodParameters):
     )
 
 
-class TaskVectors(Compatible):
+class TaskVectors(MethodParameters):
     """Parameters of the methods that add up task vectors (expert - base)."""
 
     per_expert: ClassVar[tuple[str, ...]] = ("weight",)

@@ -4,10 +4,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from app.recipes.methods.base import Share, TaskVectors
+from app.recipes.methods.base import Compatible, Share, TaskVectors
 
 
-class DareTiesParameters(TaskVectors):
+class DareTiesParameters(TaskVectors, Compatible):
     """Drops entries of each task vector at random, rescales the rest, and elects a sign per entry as TIES does.
 
     Source: Yu et al. (arXiv 2311.03099); rescaling keeps the L1 norm, as mergekit does.

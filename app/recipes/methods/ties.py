@@ -2,10 +2,10 @@
 
 from typing import ClassVar, Literal
 
-from app.recipes.methods.base import Share, TaskVectors
+from app.recipes.methods.base import Compatible, Share, TaskVectors
 
 
-class TiesParameters(TaskVectors):
+class TiesParameters(TaskVectors, Compatible):
     """Trims each task vector to its largest entries, elects a sign per entry, and averages those that agree with it.
 
     Source: Yadav et al. (arXiv 2306.01708), trimming per tensor as mergekit does.

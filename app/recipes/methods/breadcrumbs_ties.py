@@ -1,0 +1,16 @@
+"""Model Breadcrumbs with TIES's election of signs."""
+
+from typing import ClassVar, Literal
+
+from app.recipes.methods.base import Share, TaskVectors
+
+
+class BreadcrumbsTiesParameters(TaskVectors):
+    """Drops each task vector's largest and smallest entries and elects a sign per entry. Source: arXiv 2312.06795."""
+
+    per_expert: ClassVar[tuple[str, ...]] = ("weight", "density", "gamma")
+
+    name: Literal["breadcrumbs_ties"] = "breadcrumbs_ties"
+    density: Share = 1.0
+    gamma: Share = 0.01
+    rescale: bool = False

@@ -1,0 +1,15 @@
+"""Karcher mean."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from app.recipes.methods.base import MethodParameters
+
+
+class KarcherParameters(MethodParameters):
+    """The Riemannian mean of the experts' directions, at their mean length. Source: arXiv 2603.04972."""
+
+    name: Literal["karcher"] = "karcher"
+    max_iter: int = Field(10, ge=1, le=1000)
+    tol: float = Field(1e-5, gt=0, le=1)

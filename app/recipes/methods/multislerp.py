@@ -1,0 +1,21 @@
+"""Multi-SLERP."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from app.recipes.methods.base import MethodParameters, Setting
+
+
+class MultislerpParameters(MethodParameters):
+    """The experts' weighted mean direction at their weighted mean length. Source: mergekit."""
+
+    per_expert: ClassVar[tuple[str, ...]] = ("weight",)
+
+    name: Literal["multislerp"] = "multislerp"
+    weight: Setting = 1.0
+    normalize_weights: bool = True
+    eps: float = Field(1e-8, gt=0, le=1e-2)
+    task_vectors: bool = Field(
+        default=False, description="of expert - base, with the base added: mergekit's meaning of a base_model"
+    )

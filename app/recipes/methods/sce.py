@@ -1,0 +1,15 @@
+"""SCE."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from app.recipes.methods.base import MethodParameters, Share
+
+
+class SceParameters(MethodParameters):
+    """Selects by variance, weighs by mean squares, erases against the elected sign. Source: arXiv 2408.07990."""
+
+    name: Literal["sce"] = "sce"
+    select_topk: Share = 1.0
+    int8_mask: bool = Field(default=False, description="accepted for mergekit's sake; changes nothing here")
