@@ -40,6 +40,7 @@ class Settings(BaseSettings):
     idempotency_hours: float = Field(24, gt=0)
 
     hub_timeout_seconds: float = Field(30, gt=0, description="connect and read timeout of one call to the Hub")
+    parallel_checks: int = Field(8, ge=1, description="requests that one API process checks against the Hub at once")
     download_workers: int = Field(4, ge=1)
     cache_max_bytes: int = Field(200_000_000_000, ge=0)
     spectra_max_bytes: int = Field(1_000_000_000, ge=0)

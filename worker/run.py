@@ -1,8 +1,7 @@
 """What the supervisor does in one attempt: resolve, download, have the child compute, publish."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ import structlog
 
 from app.errors import Code, SpearError
 from app.hub.blobs import BlobCache
-from app.hub.client import Hub, Hubs, connect
+from app.hub.client import Hub, Hubs, connected
 from app.hub.download import Stopped, fetch
 from app.hub.inspect import Head
 from app.hub.preflight import Preflight, preflight
@@ -55,7 +54,7 @@ class Run:
 
     def make(self) -> dict[str, Any]:
         """The job's result."""
-        with _connected(self.settings) as hubs:
+        with connected(self.settings) as hubs:
             published = self.publication.reconcile(hubs.service)
             if published:
                 return published
@@ -183,12 +182,3 @@ class Run:
             documents["manifest"] = json.loads(manifest.read_text())
         self.patiently(lambda: self.leases.put_documents(self.lease, documents))
 
-
-@contextmanager
-def _connected(settings: Settings) -> Iterator[Hubs]:
-    hubs = connect(settings)
-    try:
-        yield hubs
-    finally:
-        hubs.anonymous.close()
-        hubs.service.close()

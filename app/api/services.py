@@ -1,6 +1,7 @@
 """What the routes work with, built once per application."""
 
 from dataclasses import dataclass
+from threading import BoundedSemaphore
 from typing import Annotated
 
 from celery import Celery
@@ -22,6 +23,8 @@ class Services:
     store: Store
     keys: Keys
     celery: Celery
+    checks: BoundedSemaphore
+    """turns for checking a request against the Hub"""
 
 
 def build_services(settings: Settings) -> Services:
@@ -33,6 +36,7 @@ def build_services(settings: Settings) -> Services:
         store=Store(database, max_attempts=settings.max_attempts, idempotency_hours=settings.idempotency_hours),
         keys=Keys(database, secret=settings.secret),
         celery=make_celery(settings, patience_seconds=3),
+        checks=BoundedSemaphore(settings.parallel_checks),
     )
 
 

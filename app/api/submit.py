@@ -2,11 +2,13 @@
 
 import hashlib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from app.api.services import Services
 from app.errors import Code, SpearError
-from app.hub.client import connect
+from app.hub.client import connected
 from app.hub.preflight import Preflight, preflight
 from app.jobs.keys import Caller
 from app.jobs.states import Kind, Status
@@ -16,6 +18,7 @@ from app.queue.dispatch import announce
 from app.recipes import Recipe, Scoring
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_TURN_SECONDS = 0.5
 
 
 Request = Recipe | Scoring
@@ -24,14 +27,24 @@ Request = Recipe | Scoring
 def check(services: Services, recipe: Request, *, caller: Caller) -> Preflight:
     """All checks before a job is accepted; raises `SpearError` with the field at fault."""
     commits = _named_commits(services, recipe, caller=caller)
-    hubs = connect(services.settings)
-    try:
-        return preflight(
+    with _turn(services), connected(services.settings) as hubs:
+        checked = preflight(
             recipe, hubs=hubs, settings=services.settings, reads=caller.reads, writes=caller.writes, commits=commits
         )
+    if isinstance(recipe, Recipe):
+        services.store.refuse_busy(recipe.target.repo, recipe.target.branch)
+    return checked
+
+
+@contextmanager
+def _turn(services: Services) -> Iterator[None]:
+    """One of the few checks at a time: a slow Hub must not take the threads that answer everybody else."""
+    if not services.checks.acquire(timeout=_TURN_SECONDS):
+        raise SpearError(Code.NOT_READY, "too many requests are being checked against the Hub; try again in a moment")
+    try:
+        yield
     finally:
-        hubs.anonymous.close()
-        hubs.service.close()
+        services.checks.release()
 
 
 def submit(
@@ -39,7 +52,7 @@ def submit(
     request_id: str | None = None,
 ) -> tuple[Job, bool]:
     """The job, committed, and whether it was there before under the same Idempotency-Key."""
-    idempotency = Idempotency(key=_bare(key), body_digest=_digest(recipe)) if key is not None else None
+    idempotency = Idempotency(key=_bare(key), body_digest=_digest(recipe, retry_of)) if key is not None else None
     known = services.store.replayed(caller, idempotency) if idempotency else None
     if known:
         return known, True
@@ -102,5 +115,5 @@ def _bare(key: str) -> str:
     return bare
 
 
-def _digest(recipe: Request) -> bytes:
-    return hashlib.sha256(f"{type(recipe).__name__} {recipe.model_dump_json()}".encode()).digest()
+def _digest(recipe: Request, retry_of: str | None) -> bytes:
+    return hashlib.sha256(f"{type(recipe).__name__} {retry_of} {recipe.model_dump_json()}".encode()).digest()

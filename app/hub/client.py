@@ -228,6 +228,17 @@ class Hubs:
     service: Hub
 
 
+@contextmanager
+def connected(settings: Settings) -> Iterator[Hubs]:
+    """`connect`, closed at the end."""
+    hubs = connect(settings)
+    try:
+        yield hubs
+    finally:
+        hubs.anonymous.close()
+        hubs.service.close()
+
+
 def connect(settings: Settings) -> Hubs:
     """Both views of the configured Hub; the token is read from its file now."""
     timeout = settings.hub_timeout_seconds

@@ -80,7 +80,16 @@ class Store:
         except IntegrityError as error:
             if "uq_jobs_active_target" not in str(error.orig):
                 raise
-        raise self._busy(submission)
+        assert submission.target_repo is not None  # the index holds targets only
+        assert submission.target_branch is not None
+        other = self._holder(submission.target_repo, submission.target_branch)
+        raise _busy(submission.target_repo, submission.target_branch, other=other)
+
+    def refuse_busy(self, repo: str, branch: str) -> None:
+        """Raises `SpearError(target_busy)` if a job is active for the target now; `submit` alone can be sure."""
+        other = self._holder(repo, branch)
+        if other:
+            raise _busy(repo, branch, other=other)
 
     def get(self, caller: Caller, job_id: str, *, kind: Kind = Kind.MERGE) -> Job:
         """One job. Raises `SpearError(not_found)`, also for another caller's job."""
@@ -217,19 +226,19 @@ class Store:
             )
         return session.get_one(Job, row.job_id)
 
-    def _busy(self, submission: Submission) -> SpearError:
-        assert submission.target_repo is not None  # the index holds targets only
+    def _holder(self, repo: str, branch: str) -> str | None:
         query = select(Job.id).where(
-            func.lower(Job.target_repo) == submission.target_repo.lower(),
-            Job.target_branch == submission.target_branch, Job.status.in_(ACTIVE),
+            func.lower(Job.target_repo) == repo.lower(), Job.target_branch == branch, Job.status.in_(ACTIVE)
         )
         with self._database.transaction() as session:
-            other = session.scalars(query).one_or_none()
-        target = f"{submission.target_repo}@{submission.target_branch}"
-        return SpearError(
-            Code.TARGET_BUSY, f"another job is active for {target}", pointer="/target/repo",
-            repo=submission.target_repo, branch=submission.target_branch, job=other,
-        )
+            return session.scalars(query).one_or_none()
+
+
+def _busy(repo: str, branch: str, *, other: str | None) -> SpearError:
+    return SpearError(
+        Code.TARGET_BUSY, f"another job is active for {repo}@{branch}", pointer="/target/repo",
+        repo=repo, branch=branch, job=other,
+    )
 
 
 def _mine(query: Select[Job], caller: Caller) -> Select[Job]:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 
 import pytest
 
@@ -201,6 +202,33 @@ def test_a_hub_that_does_not_answer_is_a_503_and_nothing_is_queued(api):
     assert (answer.status_code, answer.json()["code"]) == (503, "hub_unavailable")
     assert answer.headers["Retry-After"]
     assert api.call("GET", "/merges").json()["data"] == []
+
+
+def test_a_plan_tells_that_the_target_is_busy(api):
+    job = api.submit().json()
+    plan = api.call("POST", "/merges/plan", json=api.recipe()).json()
+    assert (plan["accepted"], plan["refusals"][0]["code"]) == (False, "target_busy")
+    assert plan["refusals"][0]["names"]["job"] == job["id"]
+
+
+def test_a_slow_hub_leaves_the_rest_of_the_api_alone(api):
+    """More callers than turns, while the Hub sleeps: those without a turn are told at once, readers are served."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    api.hub.fault("slow", path="/api/models", times=None, delay=3)
+    with ThreadPoolExecutor(24) as pool:
+        plans = [pool.submit(api.call, "POST", "/merges/plan", json=api.recipe()) for _ in range(24)]
+        time.sleep(1.5)
+        began = time.monotonic()
+        assert api.call("GET", "/merges").status_code == 200
+        assert api.call("GET", "/readyz").status_code == 200
+        assert time.monotonic() - began < 2
+        api.hub.clear_faults()
+        answers = [plan.result() for plan in plans]
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert 24 - 2 * 8 <= len(refused) < 24
+    assert {answer.json()["code"] for answer in refused} == {"not_ready"}
+    assert all(answer.headers["Retry-After"] for answer in refused)
 
 
 def test_an_idempotency_key_quoted_or_bare_makes_one_job(api):
