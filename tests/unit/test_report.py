@@ -91,6 +91,7 @@ def test_the_report_is_valid_and_json_safe(tmp_path: Path) -> None:
     assert report["warnings"] == ["gated base", "the tokenizers differ"]
     assert report["inputs"][1] == {
         "role": "expert", "repo": "org/adapted", "revision": "v1", "commit": "b" * 40, "license": "apache-2.0",
+        "adapter": False,
     }  # fmt: skip
 
 
