@@ -1,6 +1,7 @@
 """The files that go with the weights: configs, tokenizer, chat template; those of the adapted model."""
 
 import json
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from app.errors import Code
@@ -17,18 +18,38 @@ PATTERNS = (
     "video_preprocessor_config.json",
 )  # fmt: skip
 DTYPE_KEYS = ("dtype", "torch_dtype")
+TOKEN_KEYS = ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
+"""what config.json says of the vocabulary"""
 
 
-def copy_companions(source: Path, output: Path, *, dtype: str | None, base: Path | None = None) -> list[str]:
+def copy_companions(
+    source: Path, output: Path, *, dtype: str | None, base: Path | None = None, vocabulary: Path | None = None
+) -> list[str]:
     """Copies what PATTERNS name, and returns the names in order; config.json says `dtype` where that was asked for.
 
-    Of an adapter over `base`, these are the base's files, with the adapter's tokenizer if it has one.
+    Of an adapter over `base`, these are the base's files, with the adapter's tokenizer if it has one. With
+    `vocabulary`, all that depends on token ids is that model's: tokenizer, generation config, ids in config.json.
     """
-    files = _of_adapter(source, base) if base and (source / ADAPTER_CONFIG).is_file() else _files(source, PATTERNS)
-    for name, path in files.items():
+    files = _of_model(source, base)
+    if vocabulary:
+        theirs = (*TOKENIZER, "generation_config.json")
+        files = {name: path for name, path in files.items() if not _matching(name, theirs)}
+        files |= {name: path for name, path in _of_model(vocabulary, base).items() if _matching(name, theirs)}
+    for name, path in sorted(files.items()):
         data = path.read_bytes()
-        (output / name).write_bytes(_with_dtype(data, dtype) if dtype and name == "config.json" else data)
-    return list(files)
+        if name == "config.json":
+            data = _with_vocabulary(data, _of_model(vocabulary, base)[name].read_bytes()) if vocabulary else data
+            data = _with_dtype(data, dtype) if dtype else data
+        (output / name).write_bytes(data)
+    return sorted(files)
+
+
+def _of_model(source: Path, base: Path | None) -> dict[str, Path]:
+    return _of_adapter(source, base) if base and (source / ADAPTER_CONFIG).is_file() else _files(source, PATTERNS)
+
+
+def _matching(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _files(folder: Path, patterns: tuple[str, ...]) -> dict[str, Path]:
@@ -41,6 +62,20 @@ def _of_adapter(adapter: Path, base: Path) -> dict[str, Path]:
     tokenizer = _files(adapter if _files(adapter, TOKEN_MAPS) else base, TOKENIZER)
     others = {name: path for name, path in _files(base, PATTERNS).items() if name not in _files(base, TOKENIZER)}
     return dict(sorted({**others, **tokenizer}.items()))
+
+
+def _with_vocabulary(raw: bytes, source: bytes) -> bytes:
+    """The configuration with the source's size of vocabulary and ids of special tokens, where they stand in it."""
+    config, model = (parse_object(each, code=Code.CONFIG_INVALID, file="config.json") for each in (raw, source))
+    pairs = [(config, model)]
+    if isinstance(config.get("text_config"), dict) and isinstance(model.get("text_config"), dict):
+        pairs.append((config["text_config"], model["text_config"]))
+    for ours, theirs in pairs:
+        for key in TOKEN_KEYS:
+            ours.pop(key, None)
+            if key in theirs:
+                ours[key] = theirs[key]
+    return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _with_dtype(raw: bytes, dtype: str) -> bytes:

@@ -15,12 +15,12 @@ from app.hub.headers import TensorInfo
 from worker.checkpoints.behind import WriteBehind
 from worker.checkpoints.dtypes import TORCH_DTYPES, torch_dtype
 from worker.checkpoints.finite import is_finite
-from worker.checkpoints.open import open_model
 from worker.checkpoints.reader import Checkpoint
 from worker.checkpoints.writer import ShardedWriter, WrittenFile
 from worker.methods import Chunk, Method, NotFiniteError, UndefinedError, Workspace, load_all
 from worker.methods.base import CHUNK
 from worker.pipeline.companions import copy_companions
+from worker.pipeline.inputs import open_inputs
 from worker.pipeline.operations import Operation, digest, output_dtype, plan_operations
 from worker.pipeline.task import Reporter, Task
 
@@ -51,7 +51,7 @@ def merge(task: Task, decisions: Mapping[str, float] | None, reporter: Reporter)
     """
     began = time.monotonic()
     with ExitStack() as stack:
-        checkpoints = [stack.enter_context(open_model(entry.path, base=task.base.path)) for entry in task.inputs]
+        checkpoints = open_inputs(task, stack)
         operations = plan_operations(task, checkpoints, decisions)
         writer = stack.enter_context(
             ShardedWriter(
@@ -65,8 +65,10 @@ def merge(task: Task, decisions: Mapping[str, float] | None, reporter: Reporter)
             run = _Run(task, checkpoints, behind)
             _write_all(run, writer, {op.name: op for op in operations}, reporter)
         files = writer.complete()
+    source = task.merging.tokenizer_input
     companions = copy_companions(
-        task.inputs[-1].path, task.output, dtype=output_dtype(task), base=task.base.path
+        task.inputs[-1].path, task.output, dtype=output_dtype(task), base=task.base.path,
+        vocabulary=None if source is None else task.inputs[source].path,
     )
     return MergeResult(
         operations=dict(writer.finished), files=files, companions=tuple(companions),

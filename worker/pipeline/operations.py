@@ -60,8 +60,8 @@ def digest(task: Task, operations: Sequence[Operation]) -> str:
     """SHA-256 of everything that the output's bytes depend on."""
     inputs = [(entry.repo, entry.commit, sorted(entry.digests.items())) for entry in task.inputs]
     steps = [(op.name, op.dtype, op.shape, op.source, op.method, _plain(op.spec)) for op in operations]
-    limit = task.merging.output.max_shard_bytes
-    return sha256(json.dumps([FORMAT, inputs, steps, limit], sort_keys=True, default=str).encode()).hexdigest()
+    rest = (task.merging.output.max_shard_bytes, task.merging.tokenizer_input)
+    return sha256(json.dumps([FORMAT, inputs, steps, rest], sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _operation(

@@ -15,9 +15,9 @@ from app.errors import Code, SpearError
 from app.hub.headers import TensorInfo
 from worker.checkpoints.dtypes import torch_dtype
 from worker.checkpoints.finite import is_finite
-from worker.checkpoints.open import open_model
 from worker.checkpoints.reader import Checkpoint, memory
 from worker.methods import Workspace
+from worker.pipeline.inputs import open_inputs
 from worker.pipeline.merge import MergeResult
 from worker.pipeline.operations import output_dtype, output_tag
 from worker.pipeline.task import Reporter, Task
@@ -57,7 +57,7 @@ def verify(
     began = time.monotonic()
     with ExitStack() as stack:
         output = stack.enter_context(_open(task.output))
-        inputs = [stack.enter_context(open_model(entry.path, base=task.base.path)) for entry in task.inputs]
+        inputs = open_inputs(task, stack)
         check = _Check(task, output, inputs, result, decisions)
         check.names()
         reporter.stage("verifying", total=float(sum(file.nbytes for file in result.files)), unit="bytes")

@@ -38,10 +38,13 @@ CONTRACTS: dict[str, Contract] = {
     "linear": Contract("ignored", shared={"normalize": True}, own={"weight": REQUIRED}),
     "slerp": Contract("required", 2, 2, shared={"t": REQUIRED}),
     "nuslerp": Contract(
-        "optional", 2, 3, shared={"nuslerp_row_wise": False, "nuslerp_flatten": True}, own={"weight": REQUIRED}
+        "optional", 2, 3, shared={"nuslerp_row_wise": False, "nuslerp_flatten": True},
+        own={"weight": REQUIRED},
+        with_base={"task_vectors": True},
     ),
     "multislerp": Contract(
-        "optional", shared={"normalize_weights": True, "eps": 1e-8}, own={"weight": REQUIRED}
+        "optional", shared={"normalize_weights": True, "eps": 1e-8}, own={"weight": REQUIRED},
+        with_base={"task_vectors": True},
     ),
     "karcher": Contract("ignored", shared={"max_iter": 10, "tol": 1e-5}),
     "task_arithmetic": _task_vectors(),
