@@ -114,6 +114,21 @@ def test_a_killed_service_goes_on_where_it_was(local_hub, base_model, adapted_mo
     stop_service(again)
 
 
+def test_a_restart_of_postgres_costs_no_attempt(local_hub, base_model, adapted_model, tmp_path):
+    service = start_service(local_hub, tmp_path, SPEAR_LEASE_SECONDS="30")
+    try:
+        pair = service.push("slow-base", base_model), service.push("adapted", adapted_model)
+        job_id = held_in_download(service, pair, "restored")
+        (postgres,) = service.children(b"/bin/postgres")
+        os.kill(postgres, signal.SIGQUIT)
+        service.hub.clear_faults()
+        job = service.wait(job_id)
+        assert (job["status"], job["attempt"]) == ("succeeded", 1), job["error"]
+        assert service.children(b"/bin/postgres") != [postgres]
+    finally:
+        stop_service(service)
+
+
 def _descendants(pid: int) -> list[int]:
     found = []
     for task in Path(f"/proc/{pid}/task").iterdir():
