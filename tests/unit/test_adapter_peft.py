@@ -1,7 +1,6 @@
 """Adapters made, saved and merged by the real peft: what is read equals `merge_and_unload` to one rounding."""
 
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,47 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from app.errors import Code, SpearError
+from tests.fixtures.adapters import ATTENTION, LINEAR, make_adapter, merged_by_peft
 from tests.fixtures.models import make_checkpoint
 from worker.checkpoints.adapter import AdaptedCheckpoint
 from worker.checkpoints.open import open_model
 from worker.checkpoints.reader import Checkpoint, memory
-
-ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
-LINEAR = [*ATTENTION, "gate_proj", "up_proj", "down_proj"]
-
-
-def make_adapter(base: Path, path: Path, *, seed: int = 0, dtype: torch.dtype = torch.float32, **options: Any) -> Path:
-    """An adapter of `base` as peft saves it; every trained tensor is random, as after training."""
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-        config = {"r": 4, "lora_alpha": 8, "target_modules": ATTENTION, "task_type": "CAUSAL_LM", **options}
-        wrapped = get_peft_model(model, LoraConfig(**config))
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for parameter in wrapped.parameters():
-                if parameter.requires_grad:
-                    noise = torch.randn(parameter.shape, generator=generator)
-                    parameter.add_(noise * 0.05 * max(1.0, float(parameter.abs().mean())))
-        wrapped.save_pretrained(path)
-    if dtype != torch.float32:
-        file = path / "adapter_model.safetensors"
-        save_file({name: tensor.to(dtype) for name, tensor in load_file(file).items()}, file, {"format": "pt"})
-    return path
-
-
-def merged_by_peft(base: Path, adapter: Path) -> dict[str, torch.Tensor]:
-    """The base in its own dtype with the adapter merged: every tensor by its name in a checkpoint."""
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = AutoModelForCausalLM.from_pretrained(base, dtype="auto")
-        return dict(PeftModel.from_pretrained(model, adapter).merge_and_unload().state_dict())
 
 
 def rounding(tensor: torch.Tensor, *, before: torch.Tensor | None = None) -> torch.Tensor:
