@@ -167,8 +167,8 @@ def test_openapi_shows_both_forms(api):
 
 def spear(*arguments, env=None):
     return subprocess.run(
-        [sys.executable, "-m", "app.cli", *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False,
-        env=os.environ | (env or {}),
+        [sys.executable, "-m", "app.cli", *map(str, arguments)], capture_output=True, text=True, timeout=60,
+        check=False, env=os.environ | (env or {}),
     )  # fmt: skip
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from app.errors import Code, SpearError
+from app.hub.tokenrows import by_token
+from app.recipes import Recipe
 from app.recipes.methods.spear import SpearParameters
 from worker.checkpoints.open import open_model
 from worker.pipeline.agreement import agreement
@@ -51,6 +53,7 @@ def score(task: Task, reporter: Reporter) -> Scores:
         base = Side(source=task.base, checkpoint=one)
         adapted = Side(source=task.experts[0].over(task.base), checkpoint=two)
         names = _scored_names(base, adapted, method=method)
+        _refuse_matched_rows(task, names)
         pair = Pair(base=base, adapted=adapted, method=method, device=device, known=load(task.spectra))
         processes = task.threads if device == "cpu" else 1  # a CUDA context does not survive a fork
         outcome = _score_all(names, pair=pair, processes=processes, reporter=reporter)
@@ -122,6 +125,17 @@ def device_of(task: Task) -> str:
     if task.device != "auto":
         return task.device
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _refuse_matched_rows(task: Task, names: list[str]) -> None:
+    """Scores compare the models as they are stored: rows that are matched by token mean something else in each."""
+    matched = isinstance(task.recipe, Recipe) and task.recipe.tokenizer_input is not None
+    name = next((name for name in names if by_token(name)), None) if matched else None
+    if name:
+        raise SpearError(
+            Code.INVALID_RECIPE, f"{name} cannot be scored while its rows are matched by token (tokenizer_source)",
+            pointer="/tokenizer_source", tensor=name,
+        )  # fmt: skip
 
 
 def _scored_names(base: Side, adapted: Side, *, method: SpearParameters) -> list[str]:
