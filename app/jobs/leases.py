@@ -16,10 +16,12 @@ from app.jobs.changes import NewEvent, change
 from app.jobs.database import Database
 from app.jobs.documents import put_documents
 from app.jobs.states import ACTIVE, HELD, Status
-from app.jobs.tables import Job, Stage
+from app.jobs.tables import Event, Job, Stage
 
 T = TypeVar("T")
 NOW = func.clock_timestamp()
+LATE = timedelta(days=7)
+"""how long after its end a job's commit is still looked for"""
 
 
 UNHEARD = NOW - timedelta(days=1)
@@ -116,6 +118,31 @@ class Leases:
                 publishing={"parent": parent, "manifest_sha256": manifest_sha256, "summary": summary},
                 publish_deadline=NOW + timedelta(seconds=seconds), lease_until=NOW + self._ttl,
             )
+
+    def forget_publishing(self, lease: Lease) -> None:
+        """The recorded publish did not happen and cannot any more: attempts count, and a cancellation is heard."""
+        event = NewEvent(type="publish.absent", level="warning", stage="publishing")
+        with self._database.transaction() as session:
+            self._write(session, lease, events=[event], publishing=None, publish_deadline=None)
+
+    def sought_in_vain(self, job: Job) -> Sequence[str]:
+        """Jobs of the same target that ended lately without a commit, although they had recorded a publish."""
+        recorded = select(Event.job_id).where(Event.type == "publish.started")
+        told = select(Event.job_id).where(Event.type == "publish.late")
+        query = select(Job.id).where(
+            func.lower(Job.target_repo) == func.lower(job.target_repo), Job.target_branch == job.target_branch,
+            Job.status.in_((Status.FAILED, Status.CANCELLED)), Job.ended_at > NOW - LATE,
+            Job.error["names"]["commit"].is_(None), Job.id.in_(recorded), Job.id.not_in(told),
+        )
+        with self._database.transaction() as session:
+            return session.scalars(query).all()
+
+    def tell_late(self, job_id: str, *, repo: str, commit: str, manifest_sha256: str) -> None:
+        """The commit of a job that has ended without one was found after all."""
+        data = {"repo": repo, "commit": commit, "manifest_sha256": manifest_sha256}
+        event = NewEvent(type="publish.late", level="warning", stage="publishing", data=data)
+        with self._database.transaction() as session:
+            change(session, job_id, where=(Job.status.in_((Status.FAILED, Status.CANCELLED)),), events=[event])
 
     def settle(
         self, lease: Lease, status: Status, *, result: dict[str, Any] | None = None,
