@@ -1,5 +1,6 @@
 """The recipe: which checkpoints, which method, what to make of them and where to publish it."""
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, Union
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
@@ -31,6 +32,16 @@ RepoId = Annotated[str, StringConstraints(pattern=rf"^{_NAME}/{_NAME}$", max_len
 Revision = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/+-]*$", max_length=200), AfterValidator(_tidy)
 ]
+
+
+def _branch(value: str) -> str:
+    """Names that a Hub takes for something else than a branch, so that publishing there could only fail."""
+    if re.fullmatch(r"[0-9a-fA-F]{40}", value) or value == "HEAD" or value.startswith("refs/") or ".lock/" in value:
+        raise ValueError("must be the name of a branch: not a commit, not 'HEAD', not under 'refs/'")
+    return value
+
+
+Branch = Annotated[Revision, AfterValidator(_branch)]
 LabelName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 LabelValue = Annotated[str, StringConstraints(max_length=512)]
 
@@ -61,7 +72,7 @@ class Target(Part):
     """Where the result is published."""
 
     repo: RepoId
-    branch: Revision = "main"
+    branch: Branch = "main"
     private: bool = True
 
 
