@@ -18,7 +18,6 @@ for _name in ("DISABLE_IMPLICIT_TOKEN", "DISABLE_TELEMETRY", "DISABLE_PROGRESS_B
 
 import httpx2  # noqa: E402
 from huggingface_hub import CommitOperationAdd as CommitOperationAdd  # noqa: E402, PLC0414 - for app.hub.publish
-from huggingface_hub import CommitOperationDelete as CommitOperationDelete  # noqa: E402, PLC0414
 from huggingface_hub import HfApi, ModelInfo, constants, set_client_factory  # noqa: E402
 from huggingface_hub.utils import (  # type: ignore[attr-defined]  # noqa: E402 - it exports without __all__
     build_hf_headers,
@@ -145,22 +144,25 @@ class Hub:
                 # the client wraps what went wrong on a thread of its own
                 raise error.__cause__ if isinstance(error.__cause__, CALL) else OSError(str(error)) from None
 
-    def commit(
-        self,
-        repo: str,
-        branch: str,
-        operations: list[CommitOperationAdd | CommitOperationDelete],
-        *,
-        parent: str,
-        title: str,
-        description: str,
-    ) -> str:
-        """One commit on top of `parent`, sent once; the oid that the Hub answers, which proves nothing by itself."""
+    def validate_card(self, repo: str, text: str) -> None:
+        """Returns if the Hub would take this as the repository's README.md."""
+        body = {"content": text, "repoType": "model"}
+        url = f"{self.endpoint}/api/validate-yaml"
+        self._reading(
+            lambda: hf_raise_for_status(get_session().post(url, headers=self._headers, json=body)),
+            repo=repo, file="README.md",
+        )  # fmt: skip
+
+    def commit(self, repo: str, branch: str, body: bytes) -> None:
+        """One request for one commit, as `app.hub.parcel` lays it out. It is sent once, and nothing is sent before it.
+
+        Neither its success nor its failure proves anything: see `app.hub.publish`. The client's own method asks the Hub
+        for other things first, so a lease that was checked before it may be lost when the commit leaves.
+        """
+        url = f"{self.endpoint}/api/models/{repo}/commit/{quote(branch, safe='')}"
+        headers = {**self._headers, "content-type": "application/x-ndjson"}
         with self.calling(repo=repo, revision=branch):
-            return self.api.create_commit(
-                repo, operations, commit_message=title, commit_description=description, revision=branch,
-                parent_commit=parent,
-            ).oid  # fmt: skip
+            hf_raise_for_status(get_session().post(url, headers=headers, content=body), endpoint_name="commit")
 
     def read(self, repo: str, commit: str, file: str, *, start: int = 0, size: int) -> bytes:
         """`size` bytes of a file from `start` on, by a range request; fewer where the file ends before."""

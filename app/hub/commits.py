@@ -3,15 +3,15 @@
 import hashlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from app.errors import Code, SpearError
-from app.hub.client import CommitOperationAdd, CommitOperationDelete, Hub
+from app.hub.client import CommitOperationAdd, Hub
 from app.hub.download import Stopped
-from app.hub.pins import RemoteFile, pin
+from app.hub.pins import RemoteFile
 from app.recipes import Target
 
 MANIFEST = "merge_manifest.json"
@@ -25,8 +25,7 @@ SMALL_BYTES = 5_000_000
 HISTORY = 1_000
 """Commits looked at for a trailer, from the newest on."""
 _MAX_MANIFEST = 256_000_000
-_MANY_FILES = 1_000_000
-_MANY_BYTES = 10**18
+_LAST_LINE = re.compile(rf"{TRAILER}: (\S+) ([0-9a-f]{{64}})")
 
 
 @dataclass(frozen=True)
@@ -66,20 +65,45 @@ def find_commit(hub: Hub, target: Target, job_id: str, *, since: str | None = No
     return found[0] if found else None
 
 
-def find(hub: Hub, target: Target, job_id: str, *, since: str | None) -> tuple[str, str] | None:
-    """As `find_commit`: oid and manifest digest of the commit whose last line is the job's trailer."""
-    pattern = re.compile(rf"{TRAILER}: {re.escape(job_id)} ([0-9a-f]{{64}})")
+def find(
+    hub: Hub, target: Target, job_id: str, *, since: str | None, at: str | None = None
+) -> tuple[str, str] | None:
+    """As `find_commit`: oid and manifest digest of the commit whose last line is the job's trailer.
+
+    With `at`, in that commit's own history: the list by the branch's name may be older than the branch's head. Raises
+    `HUB_UNAVAILABLE` if the Hub does not know `at` yet.
+    """
+    for oid, job, manifest_sha256 in trailers(hub, target, at=at):
+        if oid == since:
+            break
+        if job == job_id:
+            return oid, manifest_sha256
+    return None
+
+
+def trailers(hub: Hub, target: Target, *, at: str | None = None) -> Iterator[tuple[str, str, str]]:
+    """Commits from the newest on, as (oid, job, manifest digest); the last two are empty where no job is borne."""
     try:
-        for oid, message in islice(hub.commits(target.repo, target.branch), HISTORY):
-            if oid == since:
-                break
-            last = message.rstrip().rpartition("\n")[2].strip()
-            if match := pattern.fullmatch(last):
-                return oid, match[1]
+        for oid, message in islice(hub.commits(target.repo, at or target.branch), HISTORY):
+            last = _LAST_LINE.fullmatch(message.rstrip().rpartition("\n")[2].strip())
+            yield oid, last[1] if last else "", last[2] if last else ""
     except SpearError as error:
         if error.code not in {Code.REPO_NOT_FOUND, Code.REVISION_NOT_FOUND}:
             raise
-    return None
+        if at:
+            raise SpearError(
+                Code.HUB_UNAVAILABLE, f"the Hub does not show commit {at} of {target.repo} yet", repo=target.repo
+            ) from None
+
+
+def head_of(hub: Hub, target: Target) -> str | None:
+    """The oid of the target branch's head; None where repository or branch are not there."""
+    try:
+        return hub.branches(target.repo).get(target.branch)
+    except SpearError as error:
+        if error.code is not Code.REPO_NOT_FOUND:
+            raise
+        return None
 
 
 def upload(
@@ -87,7 +111,8 @@ def upload(
 ) -> list[CommitOperationAdd]:
     """Stores every file of the folder at the Hub, without a commit; `progress` gets the bytes stored since last time.
 
-    Can be repeated at will: content that is there already is not sent. Raises `Stopped` between two files.
+    Can be repeated at will: content that is there already is not sent. Raises `Stopped` between two files and after
+    the last one.
     """
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     additions = [CommitOperationAdd(path.relative_to(folder).as_posix(), path) for path in paths]
@@ -98,27 +123,17 @@ def upload(
             raise Stopped
         hub.upload(target.repo, target.branch, batch)
         progress(sum(addition.upload_info.size for addition in batch))
+    if stop():
+        raise Stopped
     return additions
 
 
-def commit(
-    hub: Hub, target: Target, additions: list[CommitOperationAdd], *, parent: str, title: str, trailer: str
-) -> str:
-    """ONE commit on top of `parent`, never repeated here: the uploaded files in, weights and indexes of before out."""
-    names = {addition.path_in_repo for addition in additions}
-    stale = [
-        CommitOperationDelete(file.path, is_folder=False)
-        for file in files_at(hub, target, parent)
-        if file.path.endswith(WEIGHTS) and file.path not in names
-    ]
-    return hub.commit(
-        target.repo, target.branch, [*additions, *stale], parent=parent, title=title, description=trailer
-    )
-
-
 def files_at(hub: Hub, target: Target, oid: str) -> tuple[RemoteFile, ...]:
-    """Every file of the target at a commit. The limits on inputs are not for targets, which may hold much else."""
-    return pin(hub, target.repo, oid, max_files=_MANY_FILES, max_total_bytes=_MANY_BYTES).files
+    """Every file of the target at a commit, under whatever name: none of them becomes a path on this machine."""
+    return tuple(
+        RemoteFile(file.rfilename, file.size or 0, f"sha256:{file.lfs.sha256}" if file.lfs else f"git:{file.blob_id}")
+        for file in hub.info(target.repo, oid).siblings or []
+    )
 
 
 def confirmed(hub: Hub, target: Target, oid: str, manifest_sha256: str) -> Published:

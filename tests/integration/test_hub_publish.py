@@ -1,6 +1,8 @@
 """Publishing to a real Hub server over HTTP, with everything that can happen to the answer of a commit."""
 
+import hashlib
 import json
+import threading
 import time
 from pathlib import Path
 
@@ -8,14 +10,20 @@ import pytest
 
 from app.errors import Code, SpearError
 from app.hub.client import Hub
-from app.hub.commits import confirmed
+from app.hub.commits import head_of
 from app.hub.download import Stopped
 from app.hub.publish import Published, find_commit, prepare, publish, reconcile
+from app.hub.search import Search
 from app.recipes import Target
 from tests.fixtures.checkpoints import checkpoint, push
 
 COMMIT = "/commit/main$"
 JOB = "mrg_01"
+MANIFEST = "merge_manifest.json"
+CHANGES = {
+    "shard": "model-00001-of-00002.safetensors", "card": "README.md", "more": "more.json", "less": "config.json",
+    "manifest": MANIFEST,
+}
 
 
 class Desk:
@@ -38,12 +46,23 @@ class Desk:
         for path, data in checkpoint(shards=shards, seed=len(job)).items():
             (self.folder / path).write_bytes(data)
         (self.folder / "README.md").write_text("---\nlicense: mit\n---\n# restored\n")
-        (self.folder / "merge_manifest.json").write_text(json.dumps({"job": job}))
+        self.write_manifest(job)
+
+    def write_manifest(self, job: str) -> None:
+        """The manifest of what is in the folder; remembered as what the worker itself has written."""
+        files = {path.name: path.read_bytes() for path in self.folder.iterdir() if path.name != MANIFEST}
+        outputs = {
+            name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()
+        }
+        content = json.dumps({"job": job, "outputs": outputs}).encode()
+        (self.folder / MANIFEST).write_bytes(content)
+        self.manifest_sha256 = hashlib.sha256(content).hexdigest()
 
     def publish(self, job: str = JOB, **changes) -> Published:
         options = {
             "title": f"Merge {job}", "record": self.recorded.append, "check_lease": self._check,
-            "progress": lambda _: None, "stop": lambda: False, "deadline_seconds": 20, **changes,
+            "progress": lambda _: None, "stop": lambda: False, "deadline_seconds": 20, "patience_seconds": 1,
+            "manifest_sha256": self.manifest_sha256, **changes,
         }
         return publish(self.hub, self.target, self.folder, job_id=job, **options)
 
@@ -101,7 +120,7 @@ def test_stale_weights_and_indexes_go_with_the_same_commit_and_all_else_stays(de
 
 def test_an_identical_result_still_makes_a_commit_that_bears_its_job(desk):
     first = desk.publish()
-    (desk.folder / "merge_manifest.json").write_text(json.dumps({"job": "mrg_02"}))
+    desk.write_manifest("mrg_02")
     second = desk.publish("mrg_02")
     assert first.commit != second.commit
     assert desk.commits("mrg_02") == [second.commit]
@@ -116,7 +135,7 @@ def test_a_job_that_published_before_is_found_and_not_repeated(desk):
     assert find_commit(desk.hub, desk.target, JOB) == first.commit
     assert find_commit(desk.hub, desk.target, JOB, since=first.commit) is None
     assert find_commit(desk.hub, desk.target, "mrg_0") is None
-    assert reconcile(desk.hub, desk.target, JOB) == first
+    assert reconcile(desk.hub, desk.target, JOB, parent=desk.recorded[0]) == first
 
 
 def test_another_branch_is_made_and_main_is_left_alone(desk):
@@ -183,7 +202,7 @@ def test_a_recorded_parent_that_is_not_the_head_any_more_is_refused(desk):
 def test_a_late_commit_of_a_lost_attempt_is_found_by_the_next(desk):
     """The first attempt dies after sending; the second begins with the recorded parent."""
     desk.server.fault("apply_then_drop", path=COMMIT, method="POST")
-    desk.server.fault("status", path="/commits/main$", status=503, times=None, after=1)
+    desk.server.fault("status", path="/commits/main$", status=503, times=None)
     error = refused(Code.HUB_UNAVAILABLE, lambda: desk.publish(deadline_seconds=0.5))
     assert error.names["unclear"] is True
     desk.server.clear_faults()
@@ -235,16 +254,6 @@ def test_a_revoked_token_is_told_without_the_token(desk):
     assert desk.token not in f"{error}{error.names}{desk.hub!r}"
 
 
-def test_a_commit_with_other_bytes_is_not_passed_off_as_ours(desk):
-    published = desk.publish()
-    (desk.folder / "merge_manifest.json").write_text("{}")
-    other = push(desk.api, desk.target.repo, {"merge_manifest.json": b"{}"})
-    with pytest.raises(SpearError) as caught:
-        confirmed(desk.hub, desk.target, other, published.manifest_sha256)
-    assert caught.value.code is Code.VERIFICATION_FAILED
-    assert caught.value.names["file"] == "merge_manifest.json"
-
-
 def test_a_gitignore_in_the_target_cannot_keep_weights_out(desk):
     push(desk.api, desk.target.repo, {".gitignore": b"*.safetensors\n"})
     desk.publish()
@@ -260,3 +269,131 @@ def test_a_trailer_that_is_not_the_last_line_is_no_proof(desk):
         commit_description=f"Merge-Job: {JOB} {'0' * 64}\n\nwas published long ago",
     )
     assert find_commit(desk.hub, desk.target, JOB) is None
+
+
+def test_files_of_any_name_may_lie_in_the_target(desk):
+    push(desk.api, desk.target.repo, {"what is this?.md": b"1", "a:b*.bin": b"old weights"})
+    desk.publish()
+    files = desk.api.list_repo_files(desk.target.repo)
+    assert "what is this?.md" in files
+    assert "a:b*.bin" not in files
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        ({"path": "/api/validate-yaml", "status": 400}, Code.HUB_REFUSED),
+        ({"path": "/revision/", "status": 403}, Code.REPO_ACCESS_DENIED),
+        ({"path": "/preupload/", "status": 403}, Code.REPO_ACCESS_DENIED),
+        ({"path": "/api/validate-yaml", "status": 503}, Code.HUB_UNAVAILABLE),
+    ],
+)
+def test_what_the_hub_could_refuse_is_asked_before_the_record(desk, fault, code):
+    prepare(desk.hub, desk.target)
+    desk.server.fault("status", times=None, **fault)
+    error = refused(code, desk.publish)
+    assert "unclear" not in error.names
+    assert desk.recorded == []
+
+
+def test_the_lease_is_checked_last_before_the_commit(desk):
+    desk.publish(check_lease=desk.server.clear_requests)
+    first = desk.server.requests()[0]
+    assert (first["method"], first["path"]) == ("POST", f"/api/models/{desk.target.repo}/commit/main")
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_files_that_another_process_has_rewritten_are_not_published(desk, change):
+    """A worker that lost its lease may have written to the job's folder after this one verified it."""
+    file = CHANGES[change]
+    if change == "less":
+        (desk.folder / file).unlink()
+    else:
+        (desk.folder / file).write_bytes(b"{}")
+    error = refused(Code.VERIFICATION_FAILED, desk.publish)
+    assert error.names["file"] == file
+    assert desk.recorded == desk.commits() == []
+
+
+def test_what_is_sent_is_what_was_checked(desk):
+    published = desk.publish(record=lambda _: (desk.folder / "README.md").write_text("rewritten"))
+    assert b"# restored" in desk.hub.read(desk.target.repo, published.commit, "README.md", size=100)
+
+
+def test_a_stop_after_the_last_file_leaves_no_commit(desk):
+    seen: list[int] = []
+    total = sum(path.stat().st_size for path in desk.folder.iterdir())
+    with pytest.raises(Stopped):
+        desk.publish(progress=seen.append, stop=lambda: sum(seen) == total)
+    assert sum(seen) == total
+    assert desk.recorded == []
+
+
+def test_another_head_is_somebody_elses_only_after_the_patience(desk):
+    parent = prepare(desk.hub, desk.target)
+    push(desk.api, desk.target.repo, {"theirs.txt": b"1"})
+    desk.server.clear_requests()
+    begin = time.monotonic()
+    refused(Code.TARGET_MOVED, lambda: desk.publish(parent=parent, patience_seconds=1.5))
+    assert time.monotonic() - begin >= 1.5
+    assert len([r for r in desk.server.requests() if r["path"].endswith("/refs")]) >= 5
+
+
+def test_a_commit_that_the_hub_shows_late_is_ours_all_the_same(desk):
+    """The branch shows somebody else's head at first, as an older copy would."""
+    parent = prepare(desk.hub, desk.target)
+    ours = Target(repo=desk.target.repo, branch="ours")
+    old = Target(repo=desk.target.repo, branch="exp")
+    for branch in ("ours", "exp"):
+        desk.api.create_branch(desk.target.repo, branch=branch, revision=parent)
+    push_to(desk, "exp", {"theirs.txt": b"1"})
+    desk.target = ours
+    published = desk.publish()
+
+    def catch_up() -> None:
+        desk.api.delete_branch(old.repo, branch="exp")
+        desk.api.create_branch(old.repo, branch="exp", revision=published.commit)
+
+    timer = threading.Timer(0.6, catch_up)
+    timer.start()
+    search = Search(desk.hub, old, JOB, parent=parent, deadline=time.monotonic() + 20, patience_seconds=5)
+    assert search.run() == (published.commit, published.manifest_sha256)
+    timer.join()
+
+
+def push_to(desk, branch: str, files: dict[str, bytes], message: str = "push") -> str:
+    from huggingface_hub import CommitOperationAdd
+
+    operations = [CommitOperationAdd(path, data) for path, data in files.items()]
+    title, _, description = message.partition("\n")
+    return desk.api.create_commit(
+        desk.target.repo, operations, commit_message=title, commit_description=description, revision=branch
+    ).oid
+
+
+def reconciled(desk, parent: str) -> Published | None:
+    return reconcile(desk.hub, desk.target, JOB, parent=parent, patience_seconds=0.5)
+
+
+def test_what_became_of_an_earlier_attempt(desk):
+    parent = prepare(desk.hub, desk.target)
+    assert reconciled(desk, parent) is None
+    push(desk.api, desk.target.repo, {"theirs.txt": b"1"})
+    refused(Code.TARGET_MOVED, lambda: reconciled(desk, parent))
+    desk.api.delete_repo(desk.target.repo)
+    assert refused(Code.TARGET_MOVED, lambda: reconciled(desk, parent)).names["head"] == "gone"
+    assert head_of(desk.hub, desk.target) is None
+
+
+@pytest.mark.parametrize("files", [{MANIFEST: b"{}"}, {"config.json": b"{}"}], ids=["other", "missing"])
+def test_a_commit_with_another_manifest_is_not_passed_off_as_ours(desk, files):
+    parent = prepare(desk.hub, desk.target)
+    oid = push_to(desk, "main", files, f"Merge\nMerge-Job: {JOB} {'0' * 64}")
+    error = refused(Code.VERIFICATION_FAILED, lambda: reconciled(desk, parent))
+    assert (error.names["file"], error.names["commit"]) == (MANIFEST, oid)
+
+
+def test_a_head_that_cannot_be_read_is_not_taken_for_anything(desk):
+    parent = prepare(desk.hub, desk.target)
+    desk.server.fault("status", path="/refs$", status=403, times=None)
+    assert refused(Code.HUB_UNAVAILABLE, lambda: reconciled(desk, parent)).names["unclear"] is True
