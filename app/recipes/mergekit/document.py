@@ -15,6 +15,7 @@ MAX_CHARACTERS = 65_536
 MAX_NODES = 20_000
 MAX_DEPTH = 16
 _LARGEST = 2**63
+_PLAIN = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 _MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -83,6 +84,8 @@ class _Reader:
             raise refusal(line, key, f"more than {MAX_NODES} values, aliases counted each time")
         if depth > MAX_DEPTH:
             raise refusal(line, key, f"nested deeper than {MAX_DEPTH} levels")
+        if not isinstance(node, yaml.ScalarNode) and node.tag not in _PLAIN:
+            raise refusal(line, key, f"{node.tag[:80]} is not plain data")
         if isinstance(node, yaml.MappingNode):
             return Entry(self._mapping(node, key=key, depth=depth), line, key)
         if isinstance(node, yaml.SequenceNode):

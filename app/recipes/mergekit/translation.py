@@ -203,7 +203,8 @@ def _method(entry: Entry) -> str:
     name = entry.value
     if not isinstance(name, str) or name not in CONTRACTS or name not in METHODS:
         offered = ", ".join(sorted(set(CONTRACTS) & set(METHODS)))
-        raise entry.refuse(f"the method {str(name)[:80]} is not offered for mergekit recipes; offered are {offered}")
+        asked = str(entry.plain)[:80]
+        raise entry.refuse(f"the method {asked} is not offered for mergekit recipes; offered are {offered}")
     return name
 
 
