@@ -14,7 +14,7 @@ from app.errors import Code, SpearError
 from app.recipes import parse_recipe
 from worker.pipeline.spread import spread
 
-WIDTH = 512  # the smallest short side that is estimated
+WIDTH = 1024  # the smallest short side that is estimated
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +28,8 @@ def wide_models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Query and up projections of four layers, large enough for an estimate; the last layer hardly changed."""
     root, generator = tmp_path_factory.mktemp("wide"), torch.Generator().manual_seed(0)
     base, other = {}, {}
-    for layer, size in enumerate((0.08, 0.05, 0.03, 0.02)):
-        for part, shape in (("self_attn.q_proj", (WIDTH, WIDTH)), ("mlp.up_proj", (2 * WIDTH, WIDTH))):
+    for layer, size in enumerate((0.08, 0.05, 0.03)):
+        for part, shape in (("self_attn.q_proj", (WIDTH, WIDTH)), ("mlp.up_proj", (WIDTH + 64, WIDTH))):
             name = f"model.layers.{layer}.{part}.weight"
             plain = 0.02 * torch.randn(shape, generator=generator)
             noise = torch.randn(shape, generator=generator)

@@ -15,7 +15,7 @@ from worker.spectra import SMALLEST, Precision, SpectrumKey, flops, group_shape
 
 READING = 16.0  # flops that reading, converting and differencing one entry of both models is counted as
 EXACT_AT_ONCE = 256  # short sides up to this cost so little that nothing is tried in single precision first
-SPLIT_COST = 0.25  # of a full spectrum's flops, about: the products by 1/4, the eigensolver by 1/16 and 1/64
+SPLIT_COST = 0.25  # of a full spectrum's flops, about
 
 Way = Literal["exact", "fast"]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from worker.checkpoints.reader import Checkpoint
 from worker.pipeline.task import Input
 from worker.scores import Part
-from worker.spectra import Precision, SpectrumKey, from_record, singular_values, split_values, to_record
+from worker.spectra import Precision, SpectrumKey, from_record, singular_values, split_count, split_values, to_record
 
 SPLIT = ("split", "split-halves")
 """Precisions of the two records that a split spectrum is kept in."""
@@ -51,7 +51,7 @@ class Spectra:
     def split(self, side: Side, part: Part, matrix: Tensor) -> list[Tensor]:
         """The values of the matrix's column groups, and of their halves."""
         keys = [side.key(part, precision=precision, device=self.device) for precision in SPLIT]
-        values = self._recall(keys, count=min(part.shape) // 8 * 8)
+        values = self._recall(keys, count=split_count(part.shape))
         if values is None:
             fresh = split_values(matrix)
             values = [self._keep(key, each) for key, each in zip(keys, (fresh.values, fresh.halves), strict=True)]

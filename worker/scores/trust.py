@@ -14,8 +14,8 @@ within it was off by more than 4.3e-3, and most by less than 5e-4."""
 MEDIAN_TOLERANCE = 1e-3
 """Largest expected relative error of the median, on which the noise edge rests."""
 SPLIT_TOLERANCE = 0.25
-"""Largest relative difference of `svdr` between quarter and eighth column groups at which the split is believed. Where
-a few strong directions make up the drop, the split counts them √groups times, and the difference is 0.29."""
+"""Largest relative difference of `svdr` between column groups and their halves at which the split is believed. Where
+a few strong directions make up the drop, a split counts them √groups times, and the difference is up to 0.29."""
 
 
 def svdr_error(base: Tensor, adapted: Tensor, *, precision: Precision) -> float:

@@ -2,7 +2,7 @@
 
 from worker.spectra.mp import mp_median, noise_edge, noise_scale
 from worker.spectra.record import ALGORITHM, SpectrumKey, from_record, pack, to_record, unpack
-from worker.spectra.split import SMALLEST, Split, group_shape, split_values
+from worker.spectra.split import SMALLEST, Split, group_shape, split_count, split_values
 from worker.spectra.values import Precision, flops, resolution, singular_values, uncertainty
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "pack",
     "resolution",
     "singular_values",
+    "split_count",
     "split_values",
     "to_record",
     "uncertainty",
