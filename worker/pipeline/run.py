@@ -9,6 +9,7 @@ from typing import Any
 
 from app.recipes import Scoring
 from app.recipes.methods.spear import SpearParameters
+from worker.isolation import has_network
 from worker.pipeline.merge import MergeResult, merge
 from worker.pipeline.score import Scores, device_of, score
 from worker.pipeline.select import select
@@ -92,6 +93,7 @@ def _costs(task: Task, *, scores: Scores | None) -> dict[str, Any]:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     costs: dict[str, Any] = {
         "device": device_of(task), "peak_rss_bytes": usage.ru_maxrss * 1024,
+        "network": has_network(),
         "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2),
     }  # fmt: skip
     if scores:
