@@ -14,7 +14,13 @@ from app.errors import Code, SpearError
 from app.recipes import parse_recipe
 from worker.pipeline.spread import spread
 
-WIDTH = 1024  # the smallest short side that is estimated
+WIDTH = 256
+
+
+@pytest.fixture(autouse=True)
+def _estimate_small_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Estimates of matrices of this size are as good as any for a test, and much sooner there."""
+    monkeypatch.setattr("worker.pipeline.pair.SMALLEST", WIDTH)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +126,8 @@ def test_small_matrices_are_never_estimated(models: tuple[Path, Path], tmp_path:
     assert run(make_task(*models, tmp_path, precision="fast"))[0].rows == run(make_task(*models, tmp_path))[0].rows
 
 
-def test_doubt_about_one_tensor_scores_its_whole_type_exactly(tmp_path: Path) -> None:
+def test_doubt_about_one_tensor_scores_its_whole_type_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.pipeline.pair.SPLIT_TOLERANCE", 0.2)  # in so small a matrix the difference is 0.24
     generator = torch.Generator().manual_seed(4)
     base, other = {}, {}
     for layer in range(2):
