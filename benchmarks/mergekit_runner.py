@@ -13,6 +13,6 @@ torch.set_num_threads(1)
 for recipe, out in json.loads(Path(sys.argv[1]).read_text()):
     run_merge(
         MergeConfiguration.model_validate(recipe), out,
-        MergeOptions(random_seed=int(sys.argv[2]), copy_tokenizer=False, out_shard_size=1_000_000, quiet=True,
+        MergeOptions(random_seed=int(sys.argv[2]), copy_tokenizer=False, out_shard_size=int(sys.argv[3]), quiet=True,
                      write_model_card=False),
     )  # fmt: skip

@@ -108,7 +108,7 @@ def theirs(python: str, jobs: list[tuple[dict[str, Any], Path]], *, folder: Path
     listing = folder / "jobs.json"
     listing.write_text(json.dumps([[recipe, str(path)] for recipe, path in jobs]))
     script = Path(__file__).with_name("mergekit_runner.py")
-    subprocess.run([python, str(script), str(listing), str(SEED)], check=True, stdout=sys.stderr)
+    subprocess.run([python, str(script), str(listing), str(SEED), "1000000"], check=True, stdout=sys.stderr)
 
 
 def mergekit_recipe(paths: list[Path], name: str, settings: dict[str, Any], dtype: str | None, out: str | None) -> Any:

@@ -25,8 +25,10 @@ class DareLinear(TaskVectorMethod):
         self._densities = [float(expert["density"]) for expert in spec.experts]
         super().__init__(spec, work)
         self._keys = [key_of(spec.parameters["seed"], spec.name, key) for key in spec.keys]
-        self._held: dict[tuple[int, int], torch.Tensor] = {}
-        self._hold = self.rescale and spec.elements * len(spec.experts) <= HELD
+        self._held: torch.Tensor | None = None
+        if self.rescale and spec.elements * len(spec.experts) <= HELD:
+            pool: torch.Tensor = work.memory.setdefault("dare", torch.empty(HELD, dtype=torch.int8))
+            self._held = pool[: spec.elements * len(spec.experts)].view(len(spec.experts), -1)
 
     @property
     def thins(self) -> bool:
@@ -41,14 +43,14 @@ class DareLinear(TaskVectorMethod):
         delta.view(torch.int32).bitwise_and_(wide)
 
     def _mask(self, number: int, chunk: Chunk) -> torch.Tensor:
-        held = self._held.pop((number, chunk.start), None)
-        if held is not None:
+        held = None if self._held is None else self._held[number, chunk.start : chunk.stop]
+        if held is not None and self.turn:  # the survey is over
             return held
         mask = keep_mask(
             self._keys[number], start=chunk.start, size=len(chunk), density=self._densities[number], work=self.work
         )
-        if self._hold:
-            self._held[number, chunk.start] = mask.to(torch.int8)
+        if held is not None:
+            held.copy_(mask)
         return mask
 
 

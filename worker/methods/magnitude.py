@@ -48,7 +48,6 @@ class Selection:
         self._elements = elements
         self._work = work
         self._sample: list[torch.Tensor] = []
-        self._ordered = torch.empty(0)
         self._guesses = 0
         self._correction = 0.0
         self._larger = 0
@@ -63,11 +62,10 @@ class Selection:
     def guess(self) -> None:
         """Takes the sample's entry of the same rank for the threshold, corrected by what earlier guesses taught."""
         if self._guesses == 0:
-            self._ordered = torch.sort(torch.cat(self._sample)).values
-            self._sample = []
-        size = len(self._ordered)
+            self._sample = [torch.cat(self._sample)]
+        size = len(self._sample[0])
         rank = min(size, max(1, round((self._keep + self._correction) / self._elements * size)))
-        self.threshold = self._ordered[size - rank].item()
+        self.threshold = torch.kthvalue(self._sample[0], size + 1 - rank).values.item()
         self._guesses += 1
         self._larger = 0
         self.equals = {}
@@ -87,7 +85,7 @@ class Selection:
         if self.found:
             return
         off = min(0, self.equal - 1) or self.equal - equals
-        step = self._elements / len(self._ordered)
+        step = self._elements / len(self._sample[0])
         self._correction += off if abs(off) > step else step * (1 if off > 0 else -1)
         if self.hopeless:
             self.equals = {}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from math import ceil
+from typing import NoReturn
 
 import torch
 
@@ -111,8 +112,8 @@ class _Run:
             self._copy(operation, operation.source)
             return operation.note
         assert operation.spec is not None
-        method = self.methods[operation.method].made_for(operation.spec, self.work)
         try:
+            method = self.methods[operation.method].made_for(operation.spec, self.work)
             self._merge(operation, method)
         except NotFiniteError:
             self._blame(operation)
@@ -171,7 +172,7 @@ class _Run:
     def _sources(self, operation: Operation) -> Sequence[int]:
         return range(len(self.checkpoints)) if operation.source is None else [operation.source]
 
-    def _blame(self, operation: Operation) -> None:
+    def _blame(self, operation: Operation) -> NoReturn:
         """Finds out which input is not finite, and raises."""
         for source in self._sources(operation):
             info = self.checkpoints[source].tensors[operation.name]
