@@ -10,92 +10,37 @@ import pwd
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
-from typing import Self
 from urllib.parse import quote
 
 from app.errors import Code, SpearError
 from app.local import processes
 from app.local.binaries import postgres_programs
-from app.local.directories import PATIENCE_SECONDS, lock, remove_socket_directory, socket_directory
 from app.local.processes import Account, Command
+from app.local.server import Server
 
-_START_SECONDS = 60.0  # crash recovery included
-_STOP_SECONDS = 20.0
 _FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
 _SERVER = ("listen_addresses=", "max_connections=200", "timezone=UTC", "log_timezone=UTC", "log_min_messages=warning")
 
 
-class Postgres:
-    """One Postgres server on `data_dir`, reachable through a Unix socket by the user that started it, and root.
+class Postgres(Server):
+    """One Postgres server, reachable by the user that started it, and root.
 
-    `durable=False` trades crash safety for speed, for tests.
+    At its end, open sessions are ended and the data is checkpointed (SIGINT is its fast shutdown).
     """
 
     name = "postgres"
-
-    def __init__(self, data_dir: Path, *, durable: bool = True) -> None:
-        self._home = data_dir.absolute()
-        self._durable = durable
-        self._sockets = socket_directory(self._home, reserve=len(".s.PGSQL.5432"))
-        self._process: subprocess.Popen[bytes] | None = None
-        self._held: list[int] = []
+    title = "Postgres"
+    socket_name = ".s.PGSQL.5432"
+    stop_signal = signal.SIGINT
+    stop_seconds = 20.0
 
     @property
     def url(self) -> str:
         """SQLAlchemy's URL of the default database, the same at every start."""
         return f"postgresql+psycopg://postgres@/postgres?host={quote(str(self._sockets), safe='/')}"
 
-    @property
-    def running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
-
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid if self._process else None
-
-    def start(self, *, patience: float = PATIENCE_SECONDS) -> None:
-        """Start the server, made anew at the first start, and wait until it answers.
-
-        A directory in use is waited for during `patience` seconds, since a server whose owner was killed needs a moment
-        to end. Raises `SpearError` (not_ready) when it stays in use or the server does not start.
-        """
-        self._release()
-        self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._held.append(lock(self._home, what="Postgres", patience=patience))
-        try:
-            self._start()
-        except BaseException:
-            self.stop()
-            raise
-
-    def ask_to_stop(self) -> None:
-        """Nothing: a server stops last, when nobody needs it any more."""
-
-    def stop(self) -> None:
-        """Stop the server: open sessions are ended, the data is checkpointed."""
-        if self._process is not None:
-            if self.running:
-                self._process.send_signal(signal.SIGINT)
-            processes.finish(self._process, grace=_STOP_SECONDS)
-            self._process = None
-        self._release()
-        remove_socket_directory(self._sockets)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def _release(self) -> None:
-        while self._held:
-            os.close(self._held.pop())
-
-    def _start(self) -> None:
-        socket_directory(self._home)  # a stop removed it
+    def _begin(self) -> subprocess.Popen[bytes]:
         _user_name()
         account = _account(self._home / "cluster")
         programs = postgres_programs(account)
@@ -106,8 +51,7 @@ class Postgres:
         (self._home / "cluster" / "postmaster.pid").unlink(missing_ok=True)
         options = (*_SERVER, *(() if self._durable else _FAST), *self._locations(account))
         argv = [str(programs / "postgres"), "-D", self._reach("cluster", account)]
-        self._process = self._launch([*argv, *(part for option in options for part in ("-c", option))], account)
-        self._wait()
+        return self._launch([*argv, *(part for option in options for part in ("-c", option))], account)
 
     def _create(self, programs: Path, account: Account | None) -> None:
         """Make the cluster under another name first, so that an interrupted start leaves no half of one."""
@@ -154,25 +98,15 @@ class Postgres:
 
     def _launch(self, argv: list[str], account: Account | None) -> subprocess.Popen[bytes]:
         env = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
-        log, held = self._home / "postgres.log", tuple(self._held)
-        # SIGINT is Postgres's fast shutdown: sessions are ended, not waited for
-        command = Command(argv=argv, env=env, death=signal.SIGINT, account=account, descriptors=held, log=log)
+        held = tuple(self._held)
+        command = Command(
+            argv=argv, env=env, death=self.stop_signal, account=account, descriptors=held, log=self._log
+        )
         return processes.launch(command)
 
-    def _wait(self) -> None:
-        """Wait for the line `ready` that the server writes in its pid file once it accepts sessions."""
-        deadline = time.monotonic() + _START_SECONDS
-        while not _is_ready(self._home / "cluster" / "postmaster.pid"):
-            if not self.running:
-                raise self._failure("Postgres ended at its start")
-            if time.monotonic() > deadline:
-                raise self._failure(f"Postgres did not start within {_START_SECONDS:.0f} s")
-            time.sleep(0.01)
-
-    def _failure(self, what: str) -> SpearError:
-        log = self._home / "postgres.log"
-        last = log.read_text(errors="replace").strip().splitlines()[-5:]
-        return SpearError(Code.NOT_READY, f"{what}; {log} ends with: {' / '.join(last)}", file=str(log))
+    def _answers(self) -> bool:
+        """By the line `ready` that the server writes in its pid file once it accepts sessions."""
+        return _is_ready(self._home / "cluster" / "postmaster.pid")
 
 
 def _is_ready(pid_file: Path) -> bool:
