@@ -16,14 +16,13 @@ from app.hub.client import Hub
 from app.hub.commits import trailers
 from app.hub.download import Stopped
 from app.hub.publish import Published, publish, reconcile
-from app.jobs.leases import Lease, LeaseLostError, Leases
-from app.jobs.states import Status
+from app.jobs.leases import Lease, Leases
 from app.jobs.tables import Job
 from app.recipes import Target, parse_recipe
 from app.settings import Settings
 from worker.crash import CrashPoints
-from worker.ending import dying_at_deadline, stopped_by_force
-from worker.heartbeat import Heartbeat, Reason, StoppedError
+from worker.force import dying_at_deadline, stopped_by_force
+from worker.heartbeat import Heartbeat, StoppedError
 from worker.progress import Progress
 
 log = structlog.get_logger()
@@ -104,7 +103,9 @@ class Publication:
             self._progress.step(done=min(stored, total))
 
         with (
-            stopped_by_force(due=self._must_leave, abandon=self._leave, lock=self._lock),
+            stopped_by_force(
+                self._heartbeat, abandon=self._abandon, too_late=lambda: self._recorded, lock=self._lock
+            ),
             dying_at_deadline(self._settings.publish_seconds) as start_clock,
         ):
             return publish(
@@ -121,15 +122,10 @@ class Publication:
         start_clock()
         with self._lock:
             self.uncertain = self._recorded = True
-            try:
-                self._leases.record_publishing(
-                    self._lease, parent=parent, manifest_sha256=summary["manifest_sha256"], summary=summary,
-                    seconds=self._settings.publish_seconds,
-                )
-            except LeaseLostError:
-                if self._leases.look(self._lease) is Status.CANCELLING:  # ours, but a cancellation came first
-                    raise StoppedError(Reason.CANCELLED) from None
-                raise
+            self._leases.record_publishing(
+                self._lease, parent=parent, manifest_sha256=summary["manifest_sha256"], summary=summary,
+                seconds=self._settings.publish_seconds,
+            )
         self._crash.reach("publishing.recorded")
 
     def _judge(self, hub: Hub, error: SpearError) -> Published:
@@ -187,13 +183,6 @@ class Publication:
             self._heartbeat.progressed()
             self._heartbeat.check()
             time.sleep(min(0.2, max(0.0, self._alone_at - time.monotonic())))
-
-    def _must_leave(self) -> bool:
-        return self._heartbeat.stopping() and not self._recorded
-
-    def _leave(self) -> None:
-        log.warning("upload.abandoned", job=self._job.id)
-        self._abandon()
 
     def _stopped(self) -> StoppedError:
         try:
