@@ -68,9 +68,13 @@ def plan_changes(
     rename = _renaming(ours, base)
     changes = {}
     for name, change in ours.items():
-        target = name if name in base else rename(name)
+        target = name if name in base and name.endswith(ENDS_OF_HEADS) else rename(name)
         if tied and target.endswith(ENDS_OF_HEADS):
+            if config.tying and change.up is None:
+                continue  # trained as one with the embedding, which is in the adapter too
             raise _one_of_two(target, "the head")
+        if target in changes:
+            raise _fault(Code.ADAPTER_INVALID, name, f"the adapter changes {target} twice, under two names")
         if target not in base:
             raise _fault(Code.TENSOR_MISSING, name, f"the adapter changes {name}, which the base does not have")
         weight = ours.get(f"{change.module}.weight", change)
@@ -180,7 +184,7 @@ def _misfit(part: TensorInfo, target: TensorInfo) -> SpearError:
 
 
 def _one_of_two(target: str, which: str) -> SpearError:
-    words = f"the base ties its head to the embedding, and the adapter changes only {which}"
+    words = f"the base ties its head to the embedding; the adapter has trained {which} by itself"
     return _fault(Code.TIED_HEAD_MISMATCH, target, words)
 
 

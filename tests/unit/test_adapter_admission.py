@@ -230,6 +230,7 @@ def test_quantised_factors_and_bases_are_refused(dtype):
 
 
 EMBEDDING = "base_model.model.model.embed_tokens"
+BOTH = {f"{EMBEDDING}.weight": (10, 8), "base_model.model.lm_head.weight": (10, 8)}
 
 
 @pytest.mark.parametrize(
@@ -239,9 +240,11 @@ EMBEDDING = "base_model.model.model.embed_tokens"
         ({"base_model.model.lm_head.lora_A.weight": (2, 8), "base_model.model.lm_head.lora_B.weight": (10, 2)}, {}, 1),
         ({f"{EMBEDDING}.weight": (10, 8)}, {}, True),
         ({f"{EMBEDDING}.weight": (10, 8)}, {"ensure_weight_tying": True}, False),
+        (BOTH, {"ensure_weight_tying": True}, False),
+        (BOTH, {}, True),
         ({f"{EMBEDDING}.lora_embedding_A": (2, 10), f"{EMBEDDING}.lora_embedding_B": (8, 2)}, {}, False),
     ],
-    ids=["head whole", "head factors", "embedding whole", "embedding tied", "embedding factors"],
+    ids=["head", "head factors", "embedding", "embedding tied", "both tied", "both", "embedding factors"],
 )
 def test_a_tied_head_and_its_embedding_are_one(shapes, fields, refused):
     if refused:
@@ -249,6 +252,15 @@ def test_a_tied_head_and_its_embedding_are_one(shapes, fields, refused):
     else:
         assert plan(shapes, tied=True, **fields).keys() == {"model.embed_tokens.weight"}
     assert plan(shapes, **fields)
+
+
+def test_two_names_of_one_tensor_are_refused():
+    factors = {"lora_A.weight": (2, 8), "lora_B.weight": (8, 2)}
+    one, two = ({f"{first}.layers.0.q.{part}": shape for part, shape in factors.items()} for first in "ab")
+    base = infos({"layers.0.q.weight": (8, 8), "norm.weight": (8,)}, dtype="BF16")
+    assert plan(one, base=base).keys() == plan(two, base=base).keys() == {"layers.0.q.weight"}
+    error = refusal(Code.ADAPTER_INVALID, plan, {**one, **two}, base=base)
+    assert "layers.0.q.weight twice" in error.message
 
 
 def test_conv1d_is_known_by_the_model_type():

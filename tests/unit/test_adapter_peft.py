@@ -148,6 +148,25 @@ def gpt2(path: Path, *, prefix: str) -> Path:
     return path
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"target_modules": ["embed_tokens", "q_proj"]},
+        {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True},
+        {"modules_to_save": ["lm_head"], "ensure_weight_tying": True},
+    ],
+    ids=str,
+)
+def test_a_tied_head_changes_with_its_embedding(base_model, tmp_path, options):
+    adapter = make_adapter(base_model, tmp_path / "adapter", **options)
+    found = check(base_model, adapter)
+    theirs = merged_by_peft(base_model, adapter)["lm_head.weight"]
+    error = (found["model.embed_tokens.weight"].double() - theirs.double()).abs()
+    with Checkpoint.open(base_model) as before:
+        assert (error <= rounding(theirs, before=before.read("model.embed_tokens.weight"))).all()
+    assert "lm_head.weight" not in found
+
+
 # --- how it is read ---------------------------------------------------------------------------------------------------
 
 
