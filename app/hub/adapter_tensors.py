@@ -17,6 +17,8 @@ PREFIX = "base_model.model."
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 ENDS_OF_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
 ENDS_OF_HEADS = ("lm_head.weight", "embed_out.weight")
+MAX_RANK = 1_024
+"""A rank that is taken even where the weight's own is smaller: memory grows with it."""
 STORED_TRANSPOSED = frozenset({"gpt2", "openai-gpt", "imagegpt", "decision_transformer", "clvp"})
 """Model types whose projections are transformers' `Conv1D`, stored as (in, out)."""
 
@@ -70,8 +72,8 @@ def plan_changes(
     for name, change in ours.items():
         target = name if name in base and name.endswith(ENDS_OF_HEADS) else rename(name)
         if tied and target.endswith(ENDS_OF_HEADS):
-            if config.tying and change.up is None:
-                continue  # trained as one with the embedding, which is in the adapter too
+            if config.tying and change.up is None and any(key.endswith(ENDS_OF_EMBEDDINGS) for key in ours):
+                continue  # trained as one with the embedding, and saved under both names
             raise _one_of_two(target, "the head")
         if target in changes:
             raise _fault(Code.ADAPTER_INVALID, name, f"the adapter changes {target} twice, under two names")
@@ -166,6 +168,8 @@ def _oriented(
     (rank, inside), (outside, other) = down.shape, up.shape
     if rank != other or rank == 0:
         raise _fault(Code.ADAPTER_INVALID, up.name, f"{up.name} is {list(up.shape)}, its partner {list(down.shape)}")
+    if rank > max(MAX_RANK, min(inside, outside)):
+        raise _fault(Code.LIMIT_EXCEEDED, down.name, f"{down.name} has rank {rank}, more than the weight can have")
     conv = base_config.get("model_type") in STORED_TRANSPOSED and target.shape == (inside, outside)
     turned = change.embedding or conv
     if target.shape != ((inside, outside) if turned else (outside, inside)):

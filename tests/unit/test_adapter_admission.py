@@ -167,6 +167,7 @@ REFUSALS: dict[str, tuple[Code, dict[str, tuple[int, ...]], dict[str, Any], str]
     "B alone": (Code.ADAPTER_INVALID, without("q_proj.lora_A.weight"), {}, f"{Q}.weight"),
     "ranks": (Code.ADAPTER_INVALID, {A: (2, 8), B: (8, 3)}, {}, B),
     "rank 0": (Code.ADAPTER_INVALID, {A: (0, 8), B: (8, 0)}, {}, B),
+    "rank": (Code.LIMIT_EXCEEDED, {A: (1025, 8), B: (8, 1025)}, {}, A),
     "inputs": (Code.SHAPE_MISMATCH, {A: (2, 9), B: (8, 2)}, {}, f"{Q}.weight"),
     "outputs": (Code.SHAPE_MISMATCH, {A: (2, 8), B: (9, 2)}, {}, f"{Q}.weight"),
     "turned": (

@@ -7,7 +7,7 @@ from typing import Any, Self
 import torch
 
 from app.errors import Code, SpearError
-from app.hub.adapter_tensors import Change, plan_changes
+from app.hub.adapter_tensors import ENDS_OF_HEADS, Change, plan_changes
 from app.hub.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, AdapterConfig, parse_adapter_config
 from app.hub.headers import LENGTH_BYTES, header_size, parse_header
 from worker.checkpoints.adapter_tensor import AdaptedTensor
@@ -41,7 +41,7 @@ class AdaptedCheckpoint(Checkpoint):
         try:
             weights = _open_weights(path)
             changes = plan_changes(
-                adapter, weights.tensors, base=under.tensors, base_config=under.config, tied=_says_tied(under.config)
+                adapter, weights.tensors, base=under.tensors, base_config=under.config, tied=_is_tied(under)
             )
         except BaseException:
             under.close()
@@ -105,6 +105,8 @@ def _open_weights(path: Path) -> Checkpoint:
     return Checkpoint(path, config={}, tensors=tensors, handles={ADAPTER_WEIGHTS: handle})
 
 
-def _says_tied(config: dict[str, Any]) -> bool:
-    text = config.get("text_config")
-    return bool(config.get("tie_word_embeddings") or (isinstance(text, dict) and text.get("tie_word_embeddings")))
+def _is_tied(base: Checkpoint) -> bool:
+    """What the configuration says; where it is silent, whether a head is stored (all has been checked before)."""
+    parts = [part for part in (base.config, base.config.get("text_config")) if isinstance(part, dict)]
+    said: list[Any] = [part["tie_word_embeddings"] for part in parts if "tie_word_embeddings" in part]
+    return bool(said[0]) if said else not any(name.endswith(ENDS_OF_HEADS) for name in base.tensors)
