@@ -154,6 +154,14 @@ def test_experts_stacked_in_one_tensor_are_taken_apart() -> None:
     assert {p.unit for p in pieces} == {name}
 
 
+def test_stacked_experts_that_are_stored_transposed_stay_whole() -> None:
+    name = "model.layers.0.mlp.experts.gate_up_proj"
+    pieces = parts(name, shape=(2, 32, 96), config={"model_type": "gpt_oss", "hidden_size": 32})
+    assert [(piece.name.removeprefix(name), piece.module_type) for piece in pieces] == [
+        ("#0", "gate_up"), ("#1", "gate_up"),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("config", [{}, {"model_type": "falcon", "num_attention_heads": 5, "hidden_size": 64}])
 def test_a_fused_tensor_of_an_unknown_layout_stays_whole(config: dict[str, Any]) -> None:
     name = "transformer.h.0.self_attn.qkv_proj.weight"

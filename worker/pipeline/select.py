@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from app.hub.headers import TensorInfo
 from worker.checkpoints.open import open_model
-from worker.pipeline.score import parameters
+from worker.pipeline.score import FLOATS, parameters
 from worker.pipeline.task import Task
 from worker.scores import Part, Row, Selection, blank_row, choose, place
 from worker.scores.selection import Rules
@@ -15,8 +15,8 @@ def select(task: Task, rows: Sequence[Row]) -> Selection:
     method = parameters(task)
     scored = {row["tensor"] for row in rows}
     with open_model(task.experts[0].path, base=task.base.path) as checkpoint:
-        tensors = checkpoint.tensors
-    others = [_blank(name, info=info) for name, info in sorted(tensors.items()) if name not in scored]
+        floats = {name: info for name, info in sorted(checkpoint.tensors.items()) if info.dtype in FLOATS}
+    others = [_blank(name, info=info) for name, info in floats.items() if name not in scored]
     rules = Rules(
         share=method.share, budget_bytes=method.budget_bytes, budget_parameters=method.budget_parameters, t=method.t,
         ranking=method.ranking, unit=method.unit, include=method.include, exclude=method.exclude,

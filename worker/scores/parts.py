@@ -45,7 +45,8 @@ def parts(name: str, *, shape: Sequence[int], config: Mapping[str, Any]) -> list
     """
     spot, text = place(name), config.get("text_config") or config
     if len(shape) == 3:
-        return [piece for expert in range(shape[0]) for piece in _of_expert(name, expert, spot=spot, shape=shape[1:])]
+        inner = _of_matrix(name, spot=spot, shape=shape[1:], config=text)
+        return [_of_expert(piece, expert) for expert in range(shape[0]) for piece in inner]
     return _of_matrix(name, spot=spot, shape=shape, config=text)
 
 
@@ -60,17 +61,13 @@ def _of_matrix(name: str, *, spot: Place, shape: Sequence[int], config: Mapping[
     ]
 
 
-def _of_expert(name: str, expert: int, *, spot: Place, shape: Sequence[int]) -> list[Part]:
-    """The projections of one expert in a stacked tensor (experts x n x m)."""
-    inner = _of_matrix(name, spot=spot, shape=shape, config={})
-    return [
-        Part(
-            name=f"{name}#{expert}{piece.name.removeprefix(name)}", tensor=name, unit=name,
-            module_type=piece.module_type, layer=spot.layer, expert=expert, shape=piece.shape,
-            cut=lambda tensor, take=piece.cut: take(tensor[expert]),  # type: ignore[misc]
-        )
-        for piece in inner
-    ]  # fmt: skip
+def _of_expert(piece: Part, expert: int) -> Part:
+    """One expert's share of a stacked tensor (experts x n x m), `piece` being that of its n x m matrix."""
+    return Part(
+        name=f"{piece.tensor}#{expert}{piece.name.removeprefix(piece.tensor)}", tensor=piece.tensor, unit=piece.tensor,
+        module_type=piece.module_type, layer=piece.layer, expert=expert, shape=piece.shape,
+        cut=lambda tensor: piece.cut(tensor[expert]),
+    )  # fmt: skip
 
 
 def _part(
@@ -87,6 +84,8 @@ def _part(
 def _cuts(kind: str, *, shape: Sequence[int], config: Mapping[str, Any]) -> list[tuple[tuple[int, ...], Cut]]:
     """Shape and cut of each projection in a fused matrix; empty for a plain one, or where the sizes do not fit."""
     if kind == "gate_up":
+        if shape[1] != config.get("hidden_size", shape[1]):  # stored transposed: column by column, or in halves
+            return []
         return _slices([shape[0] // 2] * 2, shape=shape, dim=0)
     if kind != "qkv":
         return []
