@@ -124,6 +124,8 @@ class Recipe(Part):
     def _tokenizer_of_an_input(self) -> Self:
         if self.tokenizer_source not in (None, "base", self.base.repo, *(expert.repo for expert in self.experts)):
             raise ValueError(f"tokenizer_source {self.tokenizer_source} is neither the base nor an expert")
+        if self.tokenizer_source and (getattr(self.method, "embedding", False) or getattr(self.method, "head", False)):
+            raise ValueError("embedding and head cannot be scored where tokenizer_source matches their rows by token")
         return self
 
     @property

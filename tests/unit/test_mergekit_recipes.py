@@ -386,6 +386,8 @@ CASES = {
     "a set": ("models: !!set {a, b}", 1, "models", "not plain data"),
     "a method that is a list": ("merge_method: [a]\nmodels: []", 1, "merge_method", "['a'] is not offered"),
     "a control character": ("a: 1\nb: \x07", 2, "", "not valid YAML"),
+    "a surrogate": ('merge_method: "\\uD800"', 1, "merge_method", "cannot be printed"),
+    "a zero": ('models: {"\\0": 1}', 1, "models", "cannot be printed"),
     "a key that is no text": ("1: 2", 1, "", "a key must be text"),
     "a merge key": ("a: &a {b: 1}\nc:\n  <<: *a", 3, "c.<<", "merge keys"),
     "a value without end": ("models: &a [*a]", 1, "models", "nested deeper"),

@@ -14,7 +14,9 @@ from safetensors.torch import load_file, save_file
 from app.errors import Code, SpearError
 from app.hub.tokenrows import Lexicon, count_rows, match_rows, read_tokens, row_warnings
 from app.recipes import parse_recipe
+from tests.fixtures.adapters import make_adapter
 from tests.fixtures.models import make_checkpoint
+from worker.checkpoints.open import open_model
 from worker.checkpoints.reader import Checkpoint
 from worker.checkpoints.vocabulary import open_models
 from worker.pipeline.merge import merge
@@ -275,9 +277,29 @@ def test_the_whole_pipeline_verifies(tmp_path, pair):
     assert torch.equal(weights(tmp_path / "whole")[EMBED], stored(moved)[EMBED])
 
 
+def test_an_adapter_has_the_bases_tokens(tmp_path, pair):
+    """An adapter that changes the embedding too, beside a model with other rows: as the whole model that it makes."""
+    base, _, moved = pair
+    adapter = make_adapter(base, tmp_path / "adapter", seed=3, target_modules=["embed_tokens", "up_proj"])
+    whole = Path(shutil.copytree(base, tmp_path / "whole"))
+    with open_model(adapter, base=base) as applied:
+        for file in whole.glob("*.safetensors"):
+            save_file({name: applied.read(name) for name in load_file(file)}, file, metadata={"format": "pt"})
+    for number, expert in enumerate((adapter, whole)):
+        made = task(tmp_path / f"out{number}", base, expert, moved, source="org/moved")
+        merge(made, None, Reporter(io.BytesIO()))
+    same(weights(tmp_path / "out0"), weights(tmp_path / "out1"))
+    assert not torch.equal(stored(whole)[EMBED], stored(base)[EMBED])
+    assert (tmp_path / "out0" / "output" / "tokenizer.json").read_bytes() == (moved / "tokenizer.json").read_bytes()
+
+
 def test_rows_that_are_matched_cannot_be_scored(tmp_path, pair):
     base, _, moved = pair
-    made = task(tmp_path / "scored", base, moved, source="base", method={"name": "spear", "embedding": True})
+    for group in ("embedding", "head"):
+        with pytest.raises(SpearError, match="cannot be scored"):
+            task(tmp_path / "never", base, moved, source="base", method={"name": "spear", group: True})
+    method = {"name": "spear", "modules": ["q", "*embed_tokens*"]}
+    made = task(tmp_path / "scored", base, moved, source="base", method=method)
     with pytest.raises(SpearError) as caught:
         run(made, Reporter(io.BytesIO()))
     assert (caught.value.code, caught.value.names["tensor"]) == (Code.INVALID_RECIPE, EMBED)

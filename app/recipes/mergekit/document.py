@@ -116,6 +116,8 @@ class _Reader:
             raise refusal(line, key, f"{str(node.value)[:80]!r} cannot be read as {node.tag[:80]}") from None
         if isinstance(value, date):  # mergekit has no dates; a name may look like one
             value = node.value
+        if isinstance(value, str) and not all(sign.isprintable() or sign in "\n\t" for sign in value):
+            raise refusal(line, key, "the text has characters that cannot be printed")
         if value is not None and not isinstance(value, str | int | float):
             raise refusal(line, key, f"{node.tag[:80]} is not plain data")
         if isinstance(value, int) and abs(value) >= _LARGEST:
