@@ -22,12 +22,16 @@ MERGEKIT = "mergekit==0.1.5"
 CORE = 1
 HEADER = (
     "| method | floor s | merge s | verify s | merge s, not pinned | merge CPU s | merge / floor | not pinned / floor "
-    "| anonymous MB | mergekit s | mergekit / floor | mergekit / merge | mergekit anonymous MB |\n" + "| --- " * 13 + "|"
+    "| anonymous MB | mergekit s | mergekit / floor | mergekit / merge | mergekit anonymous MB |\n"
+    + "| --- " * 13 + "|"
 )
 
 
 def main() -> None:
     arguments = _arguments()
+    if arguments.memory:
+        _memory(arguments.methods[0])
+        return
     models = HOME / arguments.size
     print(f"checkpoints under {models}", file=sys.stderr)
     make_pair(models, size=arguments.size)
@@ -46,8 +50,9 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--size", choices=["tiny", "quick", "full"], default="quick", help="5 M, 0.13 B, 1.1 B parameters")
-    parser.add_argument("--methods", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--size", choices=["tiny", "quick", "full"], default="quick", help="5 M, 0.13 B, 1.1 B")
+    parser.add_argument("--methods", nargs="+", choices=CASES, default=[name for name in CASES if name != "spear"])
+    parser.add_argument("--memory", action="store_true", help="only: peak memory by stage for 0.1 GB and 2 GB")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--no-mergekit", action="store_true")
     parser.add_argument("--two", action="store_true", help="also the throughput of two worker processes")
@@ -83,6 +88,19 @@ def _round(case: Case, models: Path, python: str | None) -> dict[str, Figures]:
         figures["mergekit start"] = run_plain([python, runner, str(jobs), "0", str(SHARD_BYTES)], core=CORE)
         jobs.unlink()
     return figures
+
+
+def _memory(method: str) -> None:
+    """The child's peak anonymous memory above its idle state, for a small and a large model of the same matrices."""
+    for size in ("short", "long"):
+        models = HOME / size
+        make_pair(models, size=size, experts=len(set(CASES[method].experts) - {"base"}))
+        task = our_task(CASES[method], models.resolve(), work=HOME.resolve() / "out")
+        stages = run_pipeline(sys.executable, task, core=None)
+        peaks = ", ".join(f"{name} {stage.anonymous:.0f} MB in {stage.wall:.1f} s" for name, stage in stages.items())
+        print(f"{method}, {size}: {peaks}", flush=True)
+        shutil.rmtree(HOME / "out")
+        shutil.rmtree(models)
 
 
 def _floor(case: Case, models: Path, out: Path) -> Figures:

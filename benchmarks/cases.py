@@ -31,6 +31,7 @@ CASES = {
         Case("slerp", ("expert1",), {"t": 0.5}),
         Case("task_arithmetic", ("expert1", "expert2"), weight=0.5),
         Case("ties", ("expert1", "expert2"), {"density": 0.5}, weight=0.5),
+        Case("spear", ("expert1",)),
         Case("dare_ties", ("expert1", "expert2"), {"density": 0.5}, weight=0.5),
     )
 }

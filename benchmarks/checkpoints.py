@@ -30,6 +30,8 @@ SHAPES = {
     "tiny": Shape(256, 688, 4, 8, 4, 4_000),
     "quick": Shape(768, 2_048, 12, 12, 12),  # 0.13 B parameters
     "full": Shape(2_048, 8_192, 16, 32, 8),  # 1.1 B parameters
+    "short": Shape(1_024, 2_816, 3, 16, 4, 8_000),  # 0.1 GB
+    "long": Shape(1_024, 2_816, 87, 16, 4, 8_000),  # 2 GB, of the same matrices
 }
 
 

@@ -13,6 +13,7 @@ ZERO_SUM = 1e-8
 ZERO_NORM = 1e-7
 """Below this L1 norm nothing is rescaled (mergekit's rule)."""
 TINY = 1e-30
+SMALLEST_NORMAL = 2.0**-126
 
 
 class TaskVectorMethod(Method):
@@ -80,8 +81,11 @@ class TaskVectorMethod(Method):
         if chunk.start == 0:
             self.begin()
         base = self.work.load("base", chunk.base)
-        mixed = self._elected(chunk, base) if self.elects and len(chunk.experts) > 1 else self._summed(chunk, base)
-        out.copy_(mixed.add_(base))
+        if self.elects and len(chunk.experts) > 1:
+            base.add_(self._elected(chunk, base), alpha=self._scale)
+        else:
+            base.add_(self._summed(chunk, base))
+        out.copy_(base)
 
     def delta(self, number: int, chunk: Chunk, base: torch.Tensor, *, key: str = "delta") -> torch.Tensor:
         """`expert - base` in fp32, in the buffer `key`."""
@@ -112,11 +116,12 @@ class TaskVectorMethod(Method):
         deltas = [self.delta(number, chunk, base, key=f"delta{number}") for number in range(len(chunk.experts))]
         for number, delta in enumerate(deltas):
             self.thin(number, delta, chunk)
-            delta.mul_(self._factors[number])
+            if not self._alike:
+                delta.mul_(self._factors[number])
         sign = torch.add(deltas[0], deltas[1], out=self.work.take("sign", size))
         for delta in deltas[2:]:
             sign.add_(delta)
-        sign.sign_().add_(0.5).sign_()  # a sum of zero elects plus
+        sign.add_(SMALLEST_NORMAL).sign_()  # a sum of zero elects plus
         for delta in deltas:
             delta.mul_(sign).clamp_min_(0)
         mixed = torch.add(deltas[0], deltas[1], out=self.work.take("mixed", size))
@@ -124,7 +129,17 @@ class TaskVectorMethod(Method):
             mixed.add_(delta)
         if self.normalize:
             mixed.div_(self._divisor(deltas))
-        return mixed.mul_(sign.mul_(self.scale))
+        return mixed.mul_(sign)
+
+    @property
+    def _alike(self) -> bool:
+        """Whether all δ̂ have the same positive factor: then it can wait until they are added up."""
+        return self._factors[0] > 0 and len(set(self._factors)) == 1
+
+    @property
+    def _scale(self) -> float:
+        """What is left to multiply the elected mix with."""
+        return self.scale * self._factors[0] if self._alike else self.scale
 
     def _divisor(self, counted: Sequence[torch.Tensor]) -> torch.Tensor:
         """The sum of the weights of what counts, 1 where that is zero; destroys `counted`."""
