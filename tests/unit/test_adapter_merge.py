@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from app.errors import Code, SpearError
-from app.recipes import parse_recipe
+from app.recipes import parse_recipe, parse_scoring
 from tests.fixtures.adapters import LINEAR, make_adapter, merged_by_peft
 from tests.fixtures.models import make_checkpoint, rewrite_tensor
 from worker.checkpoints.open import open_model
@@ -233,3 +233,17 @@ def test_the_adapters_own_tokenizer_is_taken_whole(models, tmp_path):
     assert (tmp_path / "out" / "chat_template.jinja").read_text() == "own"
     assert (tmp_path / "out" / "config.json").read_bytes() == (models["base"] / "config.json").read_bytes()
     assert names == ["chat_template.jinja", "config.json", "generation_config.json", "tokenizer.json"]
+
+
+def test_an_adapter_is_scored_without_a_merge(models, tmp_path):
+    request = {"base": {"repo": "org/base"}, "experts": [{"repo": "org/expert-1"}], "method": {"name": "spear"}}
+    merging = task_for(tmp_path / "merge", models["base"], models["adapter"], **METHODS["spear"])
+    scoring = merging.model_copy(update={"recipe": parse_scoring(request), "work_dir": tmp_path / "score"})
+    rows = []
+    for task in (merging, scoring):
+        task.work_dir.mkdir(exist_ok=True)
+        run_task(task)
+        report = json.loads((task.work_dir / "report.json").read_text())
+        rows.append([(row["name"], row["swci"], row["svdr"]) for row in report["scores"]])
+    assert rows[0] == rows[1]
+    assert len(rows[0]) == 2 * 7
