@@ -373,6 +373,9 @@ CASES = {
     "gradients anew": (sliced((0, 8), (8, 16), extra=", density: [0.1, 1]"), 6,
         "slices[0].sources[1].parameters.density",
                        "one slice of all layers"),
+    "gradients anew from the top": (
+        sliced((0, 8), (8, 16)) + "parameters:\n  density: [{filter: mlp, value: [0.1, 1]}]\n", 11,
+        "parameters.density[0].value", "one slice of all layers"),
     "the base is no source": (sliced((0, 8)).replace("model: org/z,", "model: org/y,"), 2, "base_model", "not among"),
     "not a mapping": ("- model: org/a", 1, "", "must be a mapping"),
     "parameters that are a list": (LINEAR + "parameters: [1]\n", 10, "parameters", "must be a mapping"),

@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from app.errors import Code, SpearError
 from app.recipes.mergekit.document import MAX_CHARACTERS
-from app.recipes.mergekit.translation import Translation, translate
+from app.recipes.mergekit.places import Translation
+from app.recipes.mergekit.translation import translate
 from app.recipes.recipe import FORMS, LabelName, LabelValue, Output, Recipe, Target, parse_recipe
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from app.recipes.mergekit.contracts import REQUIRED
 from app.recipes.mergekit.document import Entry
-from app.recipes.mergekit.inputs import fields
+from app.recipes.mergekit.models import fields
 
 
 def combine(scopes: Sequence[Entry], *, default: Any) -> Any:
