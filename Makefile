@@ -35,7 +35,7 @@ $(VENV)/.demo-installed: $(VENV)/.installed benchmarks/demo/requirements.lock
 	@touch $@
 
 test: venv  ## the tests, on real servers that they start themselves
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: venv  ## lint, types, import rules, containers
 	$(BIN)/ruff check
