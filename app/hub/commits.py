@@ -16,7 +16,10 @@ from app.recipes import Target
 
 MANIFEST = "merge_manifest.json"
 TRAILER = "Merge-Job"
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".gguf", ".onnx", ".msgpack", ".index.json")
+WEIGHTS = (
+    ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".gguf", ".onnx", ".msgpack", ".index.json",
+    "adapter_config.json",  # left beside a whole model, loaders would take the model for an adapter
+)  # fmt: skip
 """Weight and index files, by their endings; those that a result does not have are deleted by its commit."""
 
 SMALL_BYTES = 5_000_000

@@ -161,12 +161,13 @@ def test_publishing_over_more_shards_leaves_none_of_them(service, pair):
     api = service.hub.api(service.token)
     api.create_repo(repo, private=True)
     for name in ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "pytorch_model.bin",
-                 "model.safetensors.index.json", "notes.txt"):  # fmt: skip
+                 "model.safetensors.index.json", "adapter_config.json", "notes.txt"):  # fmt: skip
         api.upload_file(path_or_fileobj=name.encode(), path_in_repo=name, repo_id=repo)
     job = service.run(service.recipe(*pair, "stale"))
     files = api.list_repo_files(repo, revision=job["result"]["commit"])
     assert sorted(name for name in files if "model" in name) == ["model.safetensors"]
     assert "notes.txt" in files
+    assert "adapter_config.json" not in files
 
 
 def test_an_identical_result_still_makes_a_commit_that_bears_the_job(service, pair):
