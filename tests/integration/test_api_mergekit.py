@@ -148,6 +148,15 @@ def test_slices_have_to_cover_the_model(api, body):
     assert api.submit(body(SLICES.replace("LAYERS", "1"))).status_code == 202
 
 
+def test_filters_have_to_match_every_tensor(api, body):
+    text = SLICES.replace("LAYERS", "1").replace("t: 0.5", "t: [{filter: mlp, value: 0.5}]")
+    problem = api.submit(body(text)).json()
+    names = problem["names"]
+    assert (problem["code"], names["line"], names["key"]) == ("invalid_recipe", 11, "parameters.t")
+    assert names["tensor"]
+    assert api.submit(body(text.replace("}]", "}, {value: 0}]"))).status_code == 202
+
+
 def test_a_vocabulary_is_chosen(api, body):
     vocabulary = {token: 9 - number for token, number in VOCABULARY.items()}
     api.push("moved", checkpoint(seed=3, vocabulary=vocabulary, config=CONFIG))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from app.errors import Code, SpearError
 from app.recipes import METHODS
+from app.recipes.coverage import check_coverage
 from app.recipes.mergekit import MergekitForm, translate, written
 from app.recipes.mergekit.contracts import CONTRACTS, REQUIRED
 from app.recipes.mergekit.document import MAX_CHARACTERS, MAX_NODES, read
@@ -227,6 +228,29 @@ def test_where_conditionals_match_nothing_the_next_place_counts():
     expert = recipe(text).experts[0]
     assert [resolve(expert.weight, tensor=name, depth=0) for name in ("mlp.up", "norm")] == [2, 3]
     assert [resolve(expert.density, tensor=name, depth=0) for name in ("q_proj", "norm")] == [0.1, 1.0]
+
+
+def test_what_stands_for_all_is_left_out_where_each_has_its_own():
+    shared = "parameters: {weight: [{filter: mlp, value: 9}]}\n"
+    made = recipe(simple("ties", models=("org/a", "org/b"), base="org/z", own="weight: 0.5", shared=shared))
+    assert (made.method.weight, [e.weight for e in made.experts]) == (1.0, [0.5, 0.5])
+    check_coverage(made, ["norm"])
+
+
+def test_a_tensor_that_no_filter_matches():
+    text = simple("slerp", models=("org/a", "org/z"), base="org/z", own="",
+                  shared="parameters: {t: [{filter: mlp, value: 0.5}, {filter: attn, value: [0, 1]}]}\n")  # fmt: skip
+    made = recipe(text)
+    check_coverage(made, ["layers.0.mlp.up", "layers.0.attn.q"])
+    with pytest.raises(SpearError, match="no filter of t matches norm") as caught:
+        check_coverage(made, ["layers.0.mlp.up", "norm"])
+    assert (caught.value.pointer, caught.value.names["tensor"]) == ("/method/t", "norm")
+    told = translate(text).explain(caught.value)
+    assert (told.names["line"], told.names["key"], told.pointer) == (8, "parameters.t", "/mergekit")
+    own = recipe(simple("ties", models=("org/a",), base="org/z", own="weight: [{filter: mlp, value: 2}]"))
+    with pytest.raises(SpearError) as caught:
+        check_coverage(own, ["norm"])
+    assert caught.value.pointer == "/experts/0/weight"
 
 
 def test_numbers_as_yaml_writes_them():

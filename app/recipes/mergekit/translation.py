@@ -97,6 +97,8 @@ class _Translator:
             if name not in WITHOUT_EFFECT and not (name in defaults and name in known):
                 raise entry.refuse(f"{self.root['merge_method'].value} takes no {name}")
         for name, default in defaults.items():
+            if name in Expert.model_fields and all(name in source.parameters for source in experts):
+                continue  # each has its own: what stands for all counts for none
             own = [source.parameters for source in experts] if name not in Expert.model_fields else []
             places = [scope[name] for scope in (*(own if name in contract.own else []), *scopes) if name in scope]
             value = combine(places, default=default)
