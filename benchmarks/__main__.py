@@ -21,9 +21,9 @@ HOME = Path(".bench")
 MERGEKIT = "mergekit==0.1.5"
 CORE = 1
 HEADER = (
-    "| method | floor s | merge s | verify s | merge s, not pinned | merge CPU s | merge / floor | not pinned / floor "
-    "| anonymous MB | mergekit s | mergekit / floor | mergekit / merge | mergekit anonymous MB |\n"
-    + "| --- " * 13 + "|"
+    "| method | floor s | merge s | verify s | free s | merge / floor | free / floor | CPU: merge / floor "
+    "| anonymous MB | mergekit s | mergekit / floor | mergekit / merge | CPU: mergekit / merge | mergekit anonymous MB |\n"
+    + "| --- " * 14 + "|"
 )
 
 
@@ -121,15 +121,17 @@ def _line(name: str, rounds: list[dict[str, Figures]]) -> str:
     """A row of the table: medians, and ratios within each round."""
     walls = [_median(row[part].wall for row in rounds) for part in ("floor", "merge", "verify", "unpinned")]
     cells = [name, *(f"{wall:.2f}" for wall in walls)]
-    cells.append(f"{_median(row['merge'].cpu for row in rounds):.2f}")
     cells.append(f"{_median(row['merge'].wall / row['floor'].wall for row in rounds):.2f}")
     cells.append(f"{_median(row['unpinned'].wall / row['floor'].wall for row in rounds):.2f}")
+    cells.append(f"{_median(row['merge'].cpu / row['floor'].cpu for row in rounds):.2f}")
     cells.append(f"{max(row['merge'].anonymous for row in rounds):.0f}")
     if "mergekit" in rounds[0]:
         net = [row["mergekit"].wall - row["mergekit start"].wall for row in rounds]
         pairs = list(zip(net, rounds, strict=True))
         cells += [f"{_median(net):.2f}", f"{_median(seconds / row['floor'].wall for seconds, row in pairs):.2f}"]
         cells.append(f"{_median(seconds / row['merge'].wall for seconds, row in pairs):.1f}")
+        cpu = [(row["mergekit"].cpu - row["mergekit start"].cpu) / row["merge"].cpu for row in rounds]
+        cells.append(f"{_median(cpu):.1f}")
         cells.append(f"{max(r['mergekit'].anonymous - r['mergekit start'].anonymous for r in rounds):.0f}")
     return "| " + " | ".join(cells) + " |"
 
