@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from app.errors import Code, SpearError
 from app.recipes import parse_recipe
+from app.recipes.depth import Depths
 from tests.fixtures.models import make_checkpoint, rewrite_tensor
 from worker.checkpoints.reader import Checkpoint
 from worker.checkpoints.writer import ShardedWriter
@@ -94,6 +95,14 @@ def test_lines_scales_with_depth(tmp_path, models):
         name = f"model.layers.{layer}.mlp.up_proj.weight"
         expected = base[name] + factor * (expert[name] - base[name])
         torch.testing.assert_close(merged[name], expected, rtol=1e-6, atol=1e-8)
+
+
+def test_layers_are_counted_within_their_stack():
+    stacks = {"model.layers": 4, "visual.blocks": 32, "mtp.layers": 1}
+    depths = Depths([f"{stack}.{layer}.proj.weight" for stack, count in stacks.items() for layer in range(count)])
+    assert [depths.of(f"model.layers.{layer}.proj.weight") for layer in range(4)] == [0, 1 / 3, 2 / 3, 1]
+    assert (depths.of("visual.blocks.31.proj.weight"), depths.of("mtp.layers.0.proj.weight")) == (1, 1)
+    assert depths.of("lm_head.weight") == 0
 
 
 def test_parameters_of_one_expert_count_for_it_alone(tmp_path, models):
