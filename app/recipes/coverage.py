@@ -1,9 +1,10 @@
-"""Whether parameters given by filter have a value for every tensor. Pure."""
+"""Whether parameters given by filter or over depth have a value for every tensor, one that its method can use. Pure."""
 
 from collections.abc import Iterable, Iterator
 
 from app.errors import Code, SpearError
-from app.recipes.methods.base import Conditional, resolve
+from app.recipes.depth import Depths
+from app.recipes.methods.base import Conditional, Setting, resolve
 from app.recipes.recipe import Recipe
 
 
@@ -18,6 +19,33 @@ def check_coverage(recipe: Recipe, tensors: Iterable[str]) -> None:
                 Code.INVALID_RECIPE, f"no filter of {field} matches {missed}: add one for all",
                 pointer=pointer, tensor=missed,
             )  # fmt: skip
+
+
+def check_chances(recipe: Recipe, tensors: Iterable[str]) -> None:
+    """DELLA's probabilities, density - epsilon to density + epsilon, must lie between 0 and 1, exclusive.
+
+    Raises `SpearError(INVALID_RECIPE)` naming the parameter and the first of `tensors` for which they do not; all
+    settings are known to have a value for each.
+    """
+    if "epsilon" not in recipe.method.per_expert:
+        return
+    names = tuple(tensors)
+    depths = Depths(names)
+    for number in range(len(recipe.experts)):
+        (density, place), (epsilon, other) = (_setting(recipe, number, field) for field in ("density", "epsilon"))
+        for name in names:
+            low, wide = (resolve(value, tensor=name, depth=depths.of(name)) or 0.0 for value in (density, epsilon))
+            if 0 < low < 1 and not 0 < low - wide <= low + wide < 1:
+                raise SpearError(
+                    Code.INVALID_RECIPE, f"density {low:g} ± epsilon {wide:g} must lie between 0 and 1, exclusive",
+                    pointer=place if place.startswith("/experts") else other, tensor=name,
+                )  # fmt: skip
+
+
+def _setting(recipe: Recipe, number: int, field: str) -> tuple[Setting, str]:
+    """What counts for an expert, and its pointer into the recipe."""
+    own = getattr(recipe.experts[number], field)
+    return (getattr(recipe.method, field), f"/method/{field}") if own is None else (own, f"/experts/{number}/{field}")
 
 
 def _conditionals(recipe: Recipe) -> Iterator[tuple[str, tuple[Conditional, ...]]]:

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from app.errors import Code, SpearError
 from app.recipes import parse_recipe
+from app.recipes.coverage import check_chances
 from app.recipes.depth import Depths
 from tests.fixtures.models import make_checkpoint, rewrite_tensor
 from worker.checkpoints.reader import Checkpoint
@@ -140,6 +141,27 @@ def test_values_out_of_range_are_refused_with_their_place(method, expert, pointe
         parse_recipe(body)
     assert caught.value.code == Code.INVALID_RECIPE
     assert any(error["pointer"] == pointer for error in caught.value.names["errors"])
+
+
+@pytest.mark.parametrize(("method", "expert", "pointer"), [
+    ({"density": 0.05}, {}, "/method/epsilon"),
+    ({"density": 0.95}, {}, "/method/epsilon"),
+    ({"density": 0.5}, {"density": 0.9}, "/experts/0/density"),
+    ({"density": 0.5}, {"epsilon": 0.5}, "/experts/0/epsilon"),
+    ({"density": [0.5, 0.9]}, {}, "/method/epsilon"),
+    ({"density": 0.5}, {"density": 1.0, "epsilon": 0.9}, None),
+    ({"density": 0.05, "epsilon": 0.04}, {}, None),
+])  # fmt: skip
+def test_dellas_probabilities_are_checked_before_queueing(method, expert, pointer):
+    body = {"base": {"repo": "a/b"}, "experts": [{"repo": "a/c"} | expert], "target": {"repo": "a/d"},
+            "method": {"name": "della"} | method}  # fmt: skip
+    names = ["model.layers.0.q.weight", "model.layers.1.q.weight"]
+    if pointer is None:
+        check_chances(parse_recipe(body), names)
+        return
+    with pytest.raises(SpearError, match="epsilon") as caught:
+        check_chances(parse_recipe(body), names)
+    assert (caught.value.code, caught.value.pointer) == (Code.INVALID_RECIPE, pointer)
 
 
 def test_what_the_method_cannot_do_is_named(tmp_path, models):
