@@ -21,8 +21,8 @@ HOME = Path(".bench")
 MERGEKIT = "mergekit==0.1.5"
 CORE = 1
 HEADER = (
-    "| method | floor s | merge s | verify s | free s | merge / floor | free / floor | CPU: merge / floor "
-    "| anonymous MB | mergekit s | mergekit / floor | mergekit / merge | CPU: mergekit / merge | mergekit anonymous MB |\n"
+    "| method | floor s | merge s | verify s | free s | merge / floor | free / floor | CPU merge / floor "
+    "| anonymous MB | mergekit s | mergekit / floor | mergekit / merge | CPU mergekit / merge | mergekit MB |\n"
     + "| --- " * 14 + "|"
 )
 
