@@ -222,6 +222,17 @@ def slerp(one, two, t, dim):
     return (torch.sin((1 - t) * angle) * one + torch.sin(t * angle) * two) / torch.sin(angle)
 
 
+@pytest.mark.parametrize("shape", [(1,), (1, 2048), (2048, 1), (300, 7)])
+@pytest.mark.parametrize("row_wise", [True, False])
+@pytest.mark.parametrize("flatten", [True, False])
+def test_nuslerp_of_antiparallel_vectors_is_linear(shape, row_wise, flatten):
+    one = models(1, shape=shape, dtype=torch.float32)[0]
+    tensors = [one, one * 0.7, one * -0.31]
+    parameters = {"nuslerp_flatten": flatten, "nuslerp_row_wise": row_wise, "task_vectors": False}
+    expected = (tensors[1].double() + tensors[2].double()) / 2
+    same(run("nuslerp", tensors, parameters, [{"weight": 1.0}] * 2), expected)
+
+
 @pytest.mark.parametrize("task_vectors", [True, False])
 @pytest.mark.parametrize(("flatten", "row_wise", "dim"), [(True, False, 0), (False, False, 1), (False, True, 0)])
 def test_nuslerp(task_vectors, flatten, row_wise, dim):

@@ -1,11 +1,13 @@
 """Methods whose result is a combination of the inputs with factors that depend on lengths and angles only.
 
 All they need of a tensor is the matrix of inner products of its inputs (or of the task vectors): one survey of dot
-products, fp32 within a chunk and fp64 over chunks, then one weighted sum.
+products, fp32 within a chunk and fp64 over chunks (fp64 throughout for short tensors, and where a method is `exact`),
+then one weighted sum.
 """
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 
@@ -13,8 +15,15 @@ from worker.methods.base import Chunk, Method, NotFiniteError, Spec, Workspace
 from worker.methods.blend import blend
 
 
+SHORT = 1 << 12
+"""Elements up to which fp64 costs nothing, and up to which vectors are often collinear."""
+
+
 class GeometricMethod(Method):
     """`Σ factorᵢ · vectorᵢ`; with `about_base`, the vectors are experts minus base, and the base is added."""
+
+    exact: ClassVar[bool] = False
+    """whether the products have to be fp64 within a chunk too"""
 
     def __init__(self, spec: Spec, work: Workspace) -> None:
         super().__init__(spec, work)
@@ -37,6 +46,8 @@ class GeometricMethod(Method):
 
     def survey(self, chunk: Chunk) -> None:
         vectors = self._vectors(chunk)
+        if self.exact or self.spec.elements <= SHORT:
+            vectors = [self.work.load(f"wide{i}", vector, torch.float64) for i, vector in enumerate(vectors)]
         for i, left in enumerate(vectors):
             for j in range(i, len(vectors)):
                 self._products[i][j] += torch.dot(left, vectors[j]).item()

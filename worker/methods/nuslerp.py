@@ -11,15 +11,18 @@ from worker.methods.geometry import GeometricMethod
 ZERO_NORM = 1e-7
 COLLINEAR = 1e-16
 """sin² below which the angle is none and the interpolation linear"""
+OPPOSED = -1 + 1e-7
+"""cosine below which the vectors are antiparallel to fp32: no great circle is the shortest, the interpolation linear"""
 
 
 class NuSlerp(GeometricMethod):
-    """`t = w₂/(w₁+w₂)` of the way from the first expert to the second on the sphere; LERP only where sin θ < 1e-8.
+    """`t = w₂/(w₁+w₂)` of the way from the first expert to the second on the sphere; LERP only where sin θ < 1e-8 or the vectors are antiparallel.
 
     With `task_vectors`, the task vectors are interpolated and added to the base.
     """
 
     name = "nuslerp"
+    exact = True
 
     @classmethod
     def made_for(cls, spec: Spec, work: Workspace) -> Method:
@@ -31,7 +34,7 @@ class NuSlerp(GeometricMethod):
         norms = [max(sqrt(max(0.0, products[i, i].item())), ZERO_NORM) for i in range(2)]
         cosine = max(-1.0, min(1.0, products[0, 1].item() / (norms[0] * norms[1])))
         t = share(self.spec)
-        if 1 - cosine * cosine <= COLLINEAR:
+        if 1 - cosine * cosine <= COLLINEAR or cosine <= OPPOSED:
             return [1 - t, t]
         angle = acos(cosine)
         return [sin((1 - t) * angle) / sin(angle), sin(t * angle) / sin(angle)]
@@ -93,7 +96,7 @@ class ColumnSlerp(RowSlerp):
     def survey(self, chunk: Chunk) -> None:
         one, two = (vector.view(-1, self.grain) for vector in self.vectors(chunk))
         for number, (left, right) in enumerate(((one, one), (two, two), (one, two))):
-            self._sums[number] += (left * right).sum(dim=0)
+            self._sums[number] += (left.double() * right).sum(dim=0)
 
     def merge(self, chunk: Chunk, out: torch.Tensor) -> None:
         one, two = (vector.view(-1, self.grain) for vector in self.vectors(chunk))
@@ -107,7 +110,8 @@ def share(spec: Spec) -> float:
 
 
 def _dots(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    return (left * right).sum(dim=1, keepdim=True).double()
+    """In fp64: in fp32 the cosine of collinear vectors is not 1 but about."""
+    return (left.double() * right).sum(dim=1, keepdim=True)
 
 
 def _factors(
@@ -116,7 +120,7 @@ def _factors(
     """The factors of both vectors from their inner products, fp64 in, fp32 out."""
     norms = one.sqrt().clamp_min(ZERO_NORM) * two.sqrt().clamp_min(ZERO_NORM)
     cosine = (both / norms).clamp(-1, 1)
-    linear = 1 - cosine.square() <= COLLINEAR
+    linear = (1 - cosine.square() <= COLLINEAR) | (cosine <= OPPOSED)
     angle = torch.acos(torch.where(linear, 0, cosine))
     first = torch.where(linear, 1 - t, torch.sin((1 - t) * angle) / torch.sin(angle))
     second = torch.where(linear, t, torch.sin(t * angle) / torch.sin(angle))
