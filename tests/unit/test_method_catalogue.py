@@ -262,6 +262,14 @@ def test_multislerp_with_the_tangent_step_written_out(task_vectors):
     same(run("multislerp", tensors, parameters), expected)
 
 
+def test_multislerp_of_what_is_zero_or_unchanged():
+    parameters = {"normalize_weights": True, "eps": 1e-8, "task_vectors": False}
+    one = models(1, dtype=torch.float32)[0]
+    assert not run("multislerp", [one[:0]] * 4, parameters)[0].numel()
+    same(run("multislerp", [one * 0] * 4, parameters), one.double() * 0)
+    same(run("multislerp", [one] * 4, parameters | {"task_vectors": True}), one.double())
+
+
 def test_multislerp_of_opposite_directions():
     one = models(1)[1]
     parameters = {"normalize_weights": True, "eps": 1e-8, "task_vectors": False}
@@ -269,6 +277,12 @@ def test_multislerp_of_opposite_directions():
     assert not zero.any()
     with pytest.raises(ValueError, match="cancel out"):
         run("multislerp", [one, one, -one, one * 0], parameters, [{"weight": 1.0}] * 3)
+
+
+def test_karcher_of_opposite_scalars_is_finite():
+    tensors = [torch.tensor([value]) for value in (0.0, 0.7, -0.31, 0.2, 0.4)]
+    mean = run("karcher", tensors, {"max_iter": 10, "tol": 1e-5}, [{}] * 4)[0]
+    assert abs(mean.item()) == pytest.approx((0.7 + 0.31 + 0.2 + 0.4) / 4)
 
 
 def test_karcher_is_where_the_tangents_cancel():

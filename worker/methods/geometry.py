@@ -14,7 +14,6 @@ import torch
 from worker.methods.base import Chunk, Method, NotFiniteError, Spec, Workspace
 from worker.methods.blend import blend
 
-
 SHORT = 1 << 12
 """Elements up to which fp64 costs nothing, and up to which vectors are often collinear."""
 

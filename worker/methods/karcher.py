@@ -1,7 +1,7 @@
 """Karcher (Riemannian) mean of unit tensors. Source: arXiv 2603.04972 and mergekit."""
 
 from collections.abc import Sequence
-from math import acos, cos, sin, sqrt
+from math import acos, cos, pi, sin, sqrt
 
 import torch
 
@@ -47,7 +47,7 @@ class Karcher(GeometricMethod):
         tangent = torch.zeros_like(mean)
         for number, dot in enumerate((cosines @ mean).clamp(-1, 1).tolist()):
             angle = acos(dot)
-            if angle < tol or not shares[number]:
+            if min(angle, pi - angle) < tol or not shares[number]:  # opposite the mean, every way is as short
                 continue
             step = -dot * mean
             step[number] += 1

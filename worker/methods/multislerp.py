@@ -31,7 +31,7 @@ class MultiSlerp(GeometricMethod):
         unit = torch.tensor([w / (norm + eps) for w, norm in zip(weights, norms, strict=True)], dtype=torch.float64)
         length = sqrt(max(0.0, (unit @ products @ unit).item()))
         if length < eps:
-            if len(weights) == 2:
+            if len(weights) == 2 or max(norms) <= eps:  # nothing, or nothing changed: the mean is that
                 return weights
             raise UndefinedError(f"the weighted directions of {self.spec.name} cancel out: choose other weights")
         mean_norm = sum(weight * norm for weight, norm in zip(weights, norms, strict=True))
