@@ -5,7 +5,7 @@ from dataclasses import replace
 from app.errors import SpearError
 from app.hub.adapter_tensors import ENDS_OF_EMBEDDINGS, plan_changes
 from app.hub.adapters import ADAPTER_CONFIG, config_warnings
-from app.hub.admission import HEADS, is_tied
+from app.hub.heads import HEADS, is_tied
 from app.hub.inspect import SINGLE, Head
 from app.hub.pins import Pin
 from app.hub.vocabulary import COMPARABLE, OPAQUE
@@ -17,7 +17,7 @@ def applied(adapter: Head, base: Head) -> Head:
     Raises `SpearError` as `plan_changes` does, naming the adapter's repository and the tensor.
     """
     assert adapter.adapter is not None
-    tied = is_tied(base)
+    tied = is_tied(base.config, base.tensors)
     try:
         changes = plan_changes(adapter.adapter, adapter.tensors, base=base.tensors, base_config=base.config, tied=tied)
     except SpearError as error:
@@ -35,7 +35,7 @@ def adapter_warnings(head: Head, base: Head) -> tuple[str, ...]:
     kind = "DoRA" if head.adapter.dora else "LoRA"
     count = f"{len(head.changed)} of {len(base.tensors)} tensors"
     warnings = [f"{head.repo} is a {kind} adapter: it is applied to {base.repo}, of which it changes {count}"]
-    if is_tied(base) and any(name.endswith(ENDS_OF_EMBEDDINGS) for name in head.changed):
+    if is_tied(base.config, base.tensors) and any(name.endswith(ENDS_OF_EMBEDDINGS) for name in head.changed):
         warnings.append(f"{head.repo} changes the embedding, and the head that {base.repo} ties to it changes with it")
     if head.pin.file(SINGLE):
         warnings.append(f"{head.repo} also holds {SINGLE}, which is left aside: its {ADAPTER_CONFIG} goes before it")

@@ -7,17 +7,14 @@ from typing import Any
 
 from app.errors import Code, SpearError
 from app.hub.headers import TensorInfo
+from app.hub.heads import HEADS, idle_heads, is_tied
 from app.hub.inspect import Head
-from app.hub.tokenrows import EMBEDDINGS
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 """Dtypes that can be merged, in any mixture: the arithmetic is fp32."""
 QUANTIZED_MARKS = (".qweight", ".qzeros", ".scales", ".g_idx", ".weight_scale", ".weight_scale_inv", ".absmax")
-HEADS = ("lm_head.weight", "embed_out.weight")
 CORES = ("model", "language_model", "transformer", "gpt_neox", "backbone", "decoder", "h", "layers")
 """First names of the language model itself, which is never an optional part."""
-TIED_BY_DEFAULT = ("gemma", "gemma2", "gemma3", "gemma3_text", "gpt2", "opt", "bloom", "cohere", "cohere2")
-"""Model types whose configuration, in transformers, ties the head where config.json says nothing."""
 
 SAME_FIELDS = (
     "model_type", "architectures", "hidden_size", "n_embd", "num_hidden_layers", "n_layer", "num_attention_heads",
@@ -28,9 +25,9 @@ WARNED_FIELDS = ("rope_theta", "rope_scaling", "rope_parameters", "rms_norm_eps"
 
 @dataclass(frozen=True)
 class Admission:
-    """What the merge will write: the first expert's tensors, without a head stored though tied.
+    """What the merge will write: every tensor that a model has, without a head stored though tied.
 
-    `parameters` counts elements, `bytes` their size as that expert stores them.
+    `parameters` counts elements, `bytes` their size as the last model that has them stores them.
     """
 
     tensors: tuple[TensorInfo, ...]
@@ -55,7 +52,7 @@ def admit(heads: Sequence[Head]) -> Admission:
         except SpearError as error:
             error.names.setdefault("model", number)
             raise
-    written = tuple(kept[1].values())
+    written = _union(kept)
     return Admission(
         tensors=written,
         parameters=sum(tensor.elements for tensor in written),
@@ -75,23 +72,21 @@ def check_layers(heads: Sequence[Head], *, wanted: int) -> None:
             )  # fmt: skip
 
 
-def is_tied(head: Head) -> bool:
-    """Whether the output head is the embedding: what the configuration says, else its model type's default."""
-    said = _field(head.config, "tie_word_embeddings")
-    if isinstance(said, bool):
-        return said
-    return head.config["model_type"] in TIED_BY_DEFAULT or not any(name.endswith(HEADS) for name in head.tensors)
-
-
 def _without_tied_head(head: Head, warnings: list[str]) -> dict[str, TensorInfo]:
     """The tensors that matter: of a tied head stored beside its embedding, loaders use the embedding."""
-    shapes = {tensor.shape for name, tensor in head.tensors.items() if name.endswith(EMBEDDINGS)}
     kept = dict(head.tensors)
-    for name, tensor in head.tensors.items():
-        if name.endswith(HEADS) and tensor.shape in shapes and is_tied(head):
-            del kept[name]
-            warnings.append(f"{head.repo} stores {name}, though its head is tied: it is left out")
+    for name in idle_heads(head.config, {name: tensor.shape for name, tensor in kept.items()}):
+        del kept[name]
+        warnings.append(f"{head.repo} stores {name}, though its head is tied: it is left out")
     return kept
+
+
+def _union(kept: Sequence[dict[str, TensorInfo]]) -> tuple[TensorInfo, ...]:
+    """Every tensor that a model has, as the last one that has it stores it."""
+    found: dict[str, TensorInfo] = {}
+    for tensors in reversed(kept):
+        found = {**found, **{name: tensor for name, tensor in tensors.items() if name not in found}}
+    return tuple(found.values())
 
 
 def _compare_configs(base: Head, other: Head, warnings: list[str]) -> None:
@@ -108,8 +103,9 @@ def _compare_configs(base: Head, other: Head, warnings: list[str]) -> None:
             Code.VOCABULARY_MISMATCH, f"vocab_size is {theirs} in {other.repo} and {ours} in {base.repo}",
             repo=other.repo, field="vocab_size",
         )  # fmt: skip
-    if is_tied(base) != is_tied(other):
-        tied, loose = (base, other) if is_tied(base) else (other, base)
+    ties = is_tied(base.config, base.tensors)
+    if ties != is_tied(other.config, other.tensors):
+        tied, loose = (base, other) if ties else (other, base)
         raise SpearError(
             Code.TIED_HEAD_MISMATCH, f"{tied.repo} ties its head to the embedding, {loose.repo} does not",
             repo=other.repo, field="tie_word_embeddings",
@@ -123,8 +119,8 @@ def _compare_configs(base: Head, other: Head, warnings: list[str]) -> None:
 def _compare_tensors(
     base: Head, ours: dict[str, TensorInfo], other: Head, theirs: dict[str, TensorInfo], warnings: list[str]
 ) -> None:
-    _account_for_extra(ours, theirs, here=base, there=other, fate="left out", warnings=warnings)
-    _account_for_extra(theirs, ours, here=other, there=base, fate="carried over as they are", warnings=warnings)
+    _account_for_extra(ours, theirs, here=base, there=other, warnings=warnings)
+    _account_for_extra(theirs, ours, here=other, there=base, warnings=warnings)
     for name, tensor in theirs.items():
         if name not in ours:
             continue
@@ -143,7 +139,7 @@ def _compare_tensors(
 
 
 def _account_for_extra(
-    have: dict[str, TensorInfo], lack: dict[str, TensorInfo], *, here: Head, there: Head, fate: str, warnings: list[str]
+    have: dict[str, TensorInfo], lack: dict[str, TensorInfo], *, here: Head, there: Head, warnings: list[str]
 ) -> None:
     """Refuses tensors that one side lacks, but for whole parts that it does not have at all: a vision tower, an MTP
     head. Such a part has a first name of its own and layers inside; the language model and its head are none."""
@@ -157,7 +153,7 @@ def _account_for_extra(
             repo=there.repo, tensor=missing,
         )  # fmt: skip
     warnings.extend(
-        f"{count} tensors of {prefix} are in {here.repo} and not in {there.repo}: {fate}"
+        f"{count} tensors of {prefix} are in {here.repo} and not in {there.repo}: carried over as they are"
         for prefix, count in extra.items()
     )
 

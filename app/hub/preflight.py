@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from app.errors import Code, SpearError
 from app.hub.access import check_read, check_write
 from app.hub.adapter_heads import adapter_warnings, applied, ships_tokenizer
-from app.hub.admission import FLOATS, HEADS, Admission, admit, check_layers
+from app.hub.admission import FLOATS, Admission, admit, check_layers
 from app.hub.alignment import align, read_lexicons
 from app.hub.client import Hubs
 from app.hub.headers import DTYPE_BITS, TensorInfo
+from app.hub.heads import HEADS
 from app.hub.inspect import Head, inspect, read_small
 from app.hub.pins import Pin, RemoteFile, pin
 from app.hub.tokenrows import EMBEDDINGS, row_warnings

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from app.errors import Code, SpearError
-from app.hub.admission import Admission, admit, is_tied
+from app.hub.admission import Admission, admit
 from app.hub.headers import TensorInfo
+from app.hub.heads import is_tied
 from app.hub.inspect import Head
 from app.hub.pins import Pin
 from tests.fixtures.checkpoints import CONFIG, TENSORS
@@ -101,10 +102,17 @@ def test_a_part_that_only_the_expert_has_is_carried_over():
     assert found.warnings == ("2 tensors of visual are in org/expert and not in org/base: carried over as they are",)
 
 
-def test_a_part_that_only_the_base_has_is_left_out_and_told():
+def test_a_part_that_only_the_base_has_is_carried_over_and_told():
     found = admit([head(add=PART), other()])
-    assert {tensor.name for tensor in found.tensors} == set(TENSORS)
-    assert found.warnings == ("2 tensors of visual are in org/base and not in org/expert: left out",)
+    assert {tensor.name for tensor in found.tensors} == {*TENSORS, *PART}
+    assert found.warnings == ("2 tensors of visual are in org/base and not in org/expert: carried over as they are",)
+
+
+def test_of_several_experts_the_last_that_has_a_tensor_counts():
+    wide = {name: ("F32", shape) for name, (_, shape) in TENSORS.items()}
+    found = admit([head(), other(), head("org/second", tensors=wide, add=PART)])
+    expected = dict.fromkeys(wide, "F32") | dict.fromkeys(PART, "BF16")
+    assert {tensor.name: tensor.dtype for tensor in found.tensors} == expected
 
 
 def test_half_a_part_is_refused():
@@ -191,4 +199,5 @@ def test_a_tied_and_a_loose_head_do_not_go_together():
     ],
 )
 def test_whether_a_head_is_tied(changes, tied):
-    assert is_tied(head(**changes)) is tied
+    found = head(**changes)
+    assert is_tied(found.config, found.tensors) is tied

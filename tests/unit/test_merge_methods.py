@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from app.errors import Code, SpearError
 from app.recipes import parse_recipe
@@ -118,6 +118,20 @@ def test_the_base_may_be_an_expert(tmp_path, models):
     _, merged = run(make_task(tmp_path, [models[0], models[0], models[1]], {"name": "linear"}))
     base, expert = tensors(models[0]), tensors(models[1])
     assert all(torch.allclose(merged[name], (base[name] + expert[name]) / 2, atol=1e-8) for name in merged)
+
+
+@pytest.mark.parametrize(("said", "head"), [
+    ({"model_type": "gemma2"}, "lm_head.weight"), ({"tie_word_embeddings": True}, "lm_head.weight"),
+    ({"text_config": {"tie_word_embeddings": True}}, "embed_out.weight"),
+])  # fmt: skip
+def test_a_head_that_is_tied_is_not_written(tmp_path, said, head):
+    rows = {"model.embed_tokens.weight": torch.ones(4, 2), head: torch.zeros(4, 2)}
+    for name in ("base", "one"):
+        (tmp_path / name).mkdir()
+        save_file(rows, tmp_path / name / "model.safetensors")
+        (tmp_path / name / "config.json").write_text(json.dumps(said))
+    _, merged = run(make_task(tmp_path / "work", [tmp_path / "base", tmp_path / "one"], {"name": "linear"}))
+    assert merged.keys() == {"model.embed_tokens.weight"}
 
 
 def test_a_filter_that_leaves_tensors_out_is_refused(tmp_path, models):

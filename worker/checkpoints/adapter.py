@@ -2,14 +2,15 @@
 
 import os
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 
 from app.errors import Code, SpearError
-from app.hub.adapter_tensors import ENDS_OF_HEADS, Change, plan_changes
+from app.hub.adapter_tensors import Change, plan_changes
 from app.hub.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, AdapterConfig, parse_adapter_config
 from app.hub.headers import LENGTH_BYTES, header_size, parse_header
+from app.hub.heads import is_tied
 from worker.checkpoints.adapter_tensor import AdaptedTensor
 from worker.checkpoints.dtypes import torch_dtype
 from worker.checkpoints.reader import MAX_HEADER_BYTES, MAX_TENSORS, Checkpoint
@@ -41,7 +42,8 @@ class AdaptedCheckpoint(Checkpoint):
         try:
             weights = _open_weights(path)
             changes = plan_changes(
-                adapter, weights.tensors, base=under.tensors, base_config=under.config, tied=_is_tied(under)
+                adapter, weights.tensors, base=under.tensors, base_config=under.config,
+                tied=is_tied(under.config, under.tensors),
             )
         except BaseException:
             under.close()
@@ -103,10 +105,3 @@ def _open_weights(path: Path) -> Checkpoint:
         os.close(handle)
         raise
     return Checkpoint(path, config={}, tensors=tensors, handles={ADAPTER_WEIGHTS: handle})
-
-
-def _is_tied(base: Checkpoint) -> bool:
-    """What the configuration says; where it is silent, whether a head is stored (all has been checked before)."""
-    parts = [part for part in (base.config, base.config.get("text_config")) if isinstance(part, dict)]
-    said: list[Any] = [part["tie_word_embeddings"] for part in parts if "tie_word_embeddings" in part]
-    return bool(said[0]) if said else not any(name.endswith(ENDS_OF_HEADS) for name in base.tensors)

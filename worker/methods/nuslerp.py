@@ -18,7 +18,8 @@ OPPOSED = -1 + 1e-7
 class NuSlerp(GeometricMethod):
     """`t = w₂/(w₁+w₂)` of the way from the first expert to the second on the sphere.
 
-    LERP only where sin θ < 1e-8, or the vectors are antiparallel. With `task_vectors`, the task vectors are interpolated and added to the base.
+    LERP only where sin θ < 1e-8, or the vectors are antiparallel. With `task_vectors`, the task vectors are
+    interpolated and added to the base.
     """
 
     name = "nuslerp"

@@ -8,6 +8,7 @@ from typing import Any
 
 from app.errors import Code, SpearError
 from app.hub.headers import TensorInfo
+from app.hub.heads import idle_heads
 from worker.checkpoints.dtypes import MERGEABLE
 from worker.checkpoints.reader import Checkpoint
 from worker.methods import Spec, load_all
@@ -15,7 +16,6 @@ from worker.pipeline.parameters import Parameters
 from worker.pipeline.task import Input, Task
 
 OUTPUT_TAGS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
-HEAD = "lm_head.weight"
 FORMAT = 2
 """raised whenever the same plan would give other bytes than before: journals of older plans are then void"""
 
@@ -41,7 +41,7 @@ def plan_operations(
     A tied head that is stored beside its embedding is left out. Raises `SpearError` (SHAPE_MISMATCH,
     DTYPE_UNSUPPORTED, INVALID_RECIPE) naming the tensor.
     """
-    names = [name for name in _union(checkpoints) if not (name == HEAD and _tied(checkpoints[-1].config))]
+    names = _union(checkpoints)
     parameters = Parameters(task, names)
     return _numbered([_operation(task, checkpoints, name, decisions, parameters) for name in names])
 
@@ -113,12 +113,12 @@ def _check_alike(found: TensorInfo, model: TensorInfo, entry: Input) -> None:
 
 
 def _union(checkpoints: Sequence[Checkpoint]) -> list[str]:
-    return list(dict.fromkeys(name for checkpoint in reversed(checkpoints) for name in checkpoint.tensors))
-
-
-def _tied(config: Mapping[str, Any]) -> bool:
-    text = config.get("text_config")
-    return bool(config.get("tie_word_embeddings") or (isinstance(text, dict) and text.get("tie_word_embeddings")))
+    """Every name that a model has, those of the last model first."""
+    found: dict[str, None] = {}
+    for checkpoint in reversed(checkpoints):
+        idle = idle_heads(checkpoint.config, {name: info.shape for name, info in checkpoint.tensors.items()})
+        found |= dict.fromkeys(name for name in checkpoint.tensors if name not in idle)
+    return list(found)
 
 
 def _plain(spec: Spec | None) -> Any:
