@@ -186,9 +186,11 @@ def test_what_the_method_cannot_do_is_named(tmp_path, models):
     assert list((tmp_path / "output").iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "method", [{"name": "ties", "density": 0.3}, {"name": "dare_linear", "density": 0.3, "rescale": False}]
-)
+@pytest.mark.parametrize("method", [
+    {"name": "ties", "density": 0.3}, {"name": "dare_linear", "density": 0.3, "rescale": False},
+    {"name": "ties", "density": 0, "rescale": False}, {"name": "della", "density": 0, "rescale": False},
+    {"name": "breadcrumbs", "density": 0, "rescale": False}, {"name": "sce", "select_topk": 0},
+])  # fmt: skip
 def test_nan_is_named_even_where_it_would_be_dropped(tmp_path, models, method):
     spoiled = make_checkpoint(tmp_path / "spoiled", seed=9, like=models[0], dtype=torch.float32)
     name = "model.layers.2.mlp.down_proj.weight"

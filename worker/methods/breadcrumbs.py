@@ -35,7 +35,7 @@ class Breadcrumbs(RankedMethod):
         dropped, kept = self.ranks[number]
         drop, keep = self._trims[number]
         if dropped == kept:
-            delta.zero_()
+            self.clear(delta)
             return
         largest = self.work.take("outliers", len(delta)).copy_(delta) if drop else None
         if keep:

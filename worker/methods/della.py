@@ -39,7 +39,7 @@ class DellaLinear(TaskVectorMethod):
         if density >= 1:
             return
         if density <= 0:
-            delta.zero_()
+            self.clear(delta)
             return
         if not self.rescale and not isfinite(delta.sum().item()):
             raise NotFiniteError(self.spec.name)

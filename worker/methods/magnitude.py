@@ -66,6 +66,8 @@ class Selection:
         size = len(self._sample[0])
         rank = min(size, max(1, round((self._keep + self._correction) / self._elements * size)))
         self.threshold = torch.kthvalue(self._sample[0], size + 1 - rank).values.item()
+        if not isfinite(self.threshold):
+            raise NotFiniteError
         self._guesses += 1
         self._larger = 0
         self.equals = {}
@@ -75,7 +77,10 @@ class Selection:
         larger, equal = split(values, self.threshold, self._work)
         self.equals[start] = count_equal(equal, self.threshold, self._work)
         ones = larger.sign_()
-        self._larger += int(torch.dot(ones, ones).item())  # exact: below 2^24
+        count = torch.dot(ones, ones).item()
+        if not isfinite(count):
+            raise NotFiniteError
+        self._larger += int(count)  # exact: below 2^24
 
     def conclude_check(self) -> None:
         """`found` says whether the guess was right, `hopeless` that no more should be made."""

@@ -1,8 +1,10 @@
 """SCE: select, calculate, erase. Source: Wan et al., FuseChat (arXiv 2408.07990), as mergekit has it."""
 
+from math import isfinite
+
 import torch
 
-from worker.methods.base import Chunk, Method, Spec, Workspace
+from worker.methods.base import Chunk, Method, NotFiniteError, Spec, Workspace
 from worker.methods.magnitude import Selection, Trim
 
 LEAST_WEIGHT = 1e-6
@@ -92,6 +94,8 @@ class Sce(Method):
         if self._share >= 1:
             return deltas
         if self._keep == 0:
+            if not all(isfinite(delta.abs().max().item()) for delta in deltas):
+                raise NotFiniteError(self.spec.name)
             return [delta.zero_() for delta in deltas]
         if chunk.start == 0:
             self._trim = Trim(self._selection, self.work)

@@ -54,6 +54,12 @@ class TaskVectorMethod(Method):
     def thin(self, number: int, delta: torch.Tensor, chunk: Chunk) -> None:
         """Turns the delta of expert `number` into δ̂, in place; by default it is δ itself."""
 
+    def clear(self, delta: torch.Tensor) -> None:
+        """Nothing of a chunk is kept; raises `NotFiniteError` where that would hide NaN or infinity."""
+        if not isfinite(delta.abs().max().item()):
+            raise NotFiniteError(self.spec.name)
+        delta.zero_()
+
     @property
     def surveys(self) -> int:
         return int(self.rescale)

@@ -33,4 +33,4 @@ class Ties(RankedMethod):
         if trim:
             trim(delta, chunk.start)
         elif self.ranks[number][0] == 0:
-            delta.zero_()
+            self.clear(delta)
