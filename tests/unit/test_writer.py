@@ -2,7 +2,7 @@
 
 import json
 import resource
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from app.errors import Code, SpearError
 from worker.checkpoints.layout import lay_out, natural_key
 from worker.checkpoints.reader import memory
 from worker.checkpoints.writer import ShardedWriter
+from worker.pipeline.companions import copy_companions
 
 TENSORS = {
     "layers.10.w": torch.arange(600, dtype=torch.bfloat16).reshape(20, 30),
@@ -61,6 +62,16 @@ def interrupt(path: Path, *, after: int, torn: bool = False, **options) -> Shard
 
 def finished(path: Path, **options) -> dict[str, str]:
     return interrupt(path, after=0, **options).finished
+
+
+@contextmanager
+def no_file_beyond(size: int):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.mark.parametrize("limit", [10**6, 2000, 600])
@@ -147,17 +158,50 @@ def test_a_kill_between_the_renames_loses_nothing(tmp_path):
 
 
 def test_a_full_disk_is_named_leaves_nothing_and_can_be_retried(tmp_path):
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    try:
-        with pytest.raises(SpearError) as caught:
-            write_all(tmp_path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert caught.value.code == Code.DISK_FULL
+    with pytest.raises(SpearError) as caught, no_file_beyond(1000):
+        write_all(tmp_path)
+    assert (caught.value.code, caught.value.names["file"]) == (Code.DISK_FULL, "model.safetensors")
     assert list((tmp_path / "out").iterdir()) == []
     assert not (tmp_path / "journal").exists()
     assert "model.safetensors" in write_all(tmp_path)
+
+
+def test_a_disk_too_full_for_the_journal_leaves_nothing(tmp_path):
+    with pytest.raises(SpearError) as caught, no_file_beyond(4):
+        writer(tmp_path)
+    assert (caught.value.code, caught.value.names["file"]) == (Code.DISK_FULL, "journal")
+
+    def record_the_second():
+        with writer(tmp_path) as to:
+            write_one(to, to.order[0])
+            to.write(to.order[1], memory(TENSORS[to.order[1]].reshape(-1)))
+            with no_file_beyond((tmp_path / "journal").stat().st_size + 4):
+                to.finish(to.order[1])
+
+    with pytest.raises(SpearError) as caught:
+        record_the_second()
+    assert caught.value.names["file"] == "journal"
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_disk_too_full_for_the_index_or_the_companions_leaves_nothing(tmp_path):
+    def write_the_index():
+        with writer(tmp_path, limit=600) as to:
+            for name in to.order:
+                write_one(to, name)
+            with no_file_beyond(4):
+                to.complete()
+
+    with pytest.raises(SpearError) as caught:
+        write_the_index()
+    assert caught.value.names["file"] == "model.safetensors.index.json"
+    assert not any((tmp_path / "out").iterdir())
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "tokenizer.json").write_text("{" + " " * 100 + "}")
+    with pytest.raises(SpearError) as caught, no_file_beyond(50):
+        copy_companions(tmp_path, tmp_path / "out", dtype=None)
+    assert caught.value.names["file"] == "tokenizer.json"
+    assert not any((tmp_path / "out").iterdir())
 
 
 def test_an_expected_failure_leaves_nothing(tmp_path):

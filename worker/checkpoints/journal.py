@@ -5,6 +5,7 @@ therefore neither the journal nor the weights need an fsync to be safe, and a cl
 """
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +14,28 @@ class Journal:
     """Append-only; tied to a plan's digest: another plan starts anew."""
 
     def __init__(self, path: Path, *, plan: str) -> None:
-        self._path = path
+        self.path = path
         self.entries = _read(path, plan=plan)
         fresh = not self.entries
         self._stream = path.open("w" if fresh else "a", buffering=1)
         if fresh:
-            self._say({"plan": plan})
+            try:
+                self._say({"plan": plan})
+            except OSError:
+                self.close()
+                raise
 
     def record(self, name: str, *, file: str, crc: int, note: str) -> None:
         """A tensor is finished: `crc` is the CRC-32 of the file from its first byte to the tensor's last."""
         self._say({"tensor": name, "file": file, "crc": crc, "note": note})
 
     def close(self) -> None:
-        self._stream.close()
+        with suppress(OSError):  # a claim that finds no room is one that was never made
+            self._stream.close()
 
     def remove(self) -> None:
         self.close()
-        self._path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
 
     def _say(self, entry: dict[str, Any]) -> None:
         # the leading newline ends a line that a kill cut short

@@ -4,24 +4,22 @@ The layout is known before the first byte: every file is preallocated as `<name>
 back, and renamed when all are complete; the index comes last. See docs/decisions/streaming.md.
 """
 
-import errno
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from app.errors import Code, SpearError
+from app.errors import SpearError
+from worker.checkpoints.disk import disk_full_named
 from worker.checkpoints.journal import Journal
 from worker.checkpoints.layout import METADATA, Shard, Wanted, index_text, lay_out
 from worker.checkpoints.reader import INDEX
 
 PARTIAL = ".partial"
 READ_BACK_BYTES = 1 << 20
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @dataclass(frozen=True)
@@ -51,12 +49,17 @@ class ShardedWriter:
         self._crcs = dict.fromkeys((shard.file for shard in self.shards), 0)
         self._handles: dict[str, int] = {}
         self._places = {tensor.name: tensor for shard in self.shards for tensor in shard.tensors}
-        output.mkdir(parents=True, exist_ok=True)
-        journal.parent.mkdir(parents=True, exist_ok=True)
-        self._journal = Journal(journal, plan=plan)
         try:
-            with _disk_full_named():
-                self._start()
+            with disk_full_named(journal.name):
+                output.mkdir(parents=True, exist_ok=True)
+                journal.parent.mkdir(parents=True, exist_ok=True)
+                self._journal = Journal(journal, plan=plan)
+        except SpearError:
+            journal.unlink(missing_ok=True)
+            _remove_weights(output)
+            raise
+        try:
+            self._start()
         except SpearError:
             self.discard()
             raise
@@ -69,7 +72,7 @@ class ShardedWriter:
     def write(self, name: str, data: memoryview) -> None:
         """The next piece of a tensor's bytes; raises `SpearError(DISK_FULL)`."""
         file = self._places[name].file
-        with _disk_full_named():
+        with disk_full_named(file):
             written = 0
             while written < len(data):
                 written += os.write(self._handles[file], data[written:])
@@ -82,7 +85,8 @@ class ShardedWriter:
         if at != place.offset + place.nbytes:
             raise ValueError(f"{name}: written up to byte {at}, expected {place.offset + place.nbytes}")
         self.finished[name] = note
-        self._journal.record(name, file=place.file, crc=self._crcs[place.file], note=note)
+        with disk_full_named(self._journal.path.name):
+            self._journal.record(name, file=place.file, crc=self._crcs[place.file], note=note)
 
     def complete(self) -> tuple[WrittenFile, ...]:
         """Gives all files their names and writes the index. The journal stays: a rerun finds all done."""
@@ -93,7 +97,8 @@ class ShardedWriter:
         for shard in self.shards:
             (self._output / (shard.file + PARTIAL)).rename(self._output / shard.file)
         if len(self.shards) > 1:
-            (self._output / INDEX).write_text(index_text(self.shards))
+            with disk_full_named(INDEX):
+                (self._output / INDEX).write_text(index_text(self.shards))
         self._journal.close()
         return tuple(WrittenFile(shard.file, shard.size, self._crcs[shard.file]) for shard in self.shards)
 
@@ -119,14 +124,20 @@ class ShardedWriter:
         if not self._journal.entries:
             _remove_weights(self._output)
         for shard in self.shards:
-            final, partial = self._output / shard.file, self._output / (shard.file + PARTIAL)
-            if final.exists():  # killed while the files were being renamed, or later
-                final.rename(partial)
-            self._handles[shard.file] = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            os.posix_fallocate(self._handles[shard.file], 0, shard.size)
-            os.ftruncate(self._handles[shard.file], shard.size)
+            with disk_full_named(shard.file):
+                self._open(shard)
         for shard in self.shards:
-            self._resume(shard)
+            with disk_full_named(shard.file):
+                self._resume(shard)
+
+    def _open(self, shard: Shard) -> None:
+        """Takes the whole file's room at once."""
+        final, partial = self._output / shard.file, self._output / (shard.file + PARTIAL)
+        if final.exists():  # killed while the files were being renamed, or later
+            final.rename(partial)
+        handle = self._handles[shard.file] = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        os.posix_fallocate(handle, 0, shard.size)
+        os.ftruncate(handle, shard.size)
 
     def _resume(self, shard: Shard) -> None:
         """Reads back what is claimed to be finished; stops at the first claim that does not hold."""
@@ -160,13 +171,3 @@ def _remove_weights(output: Path) -> None:
     for pattern in ("model*.safetensors", f"model*.safetensors{PARTIAL}", INDEX):
         for path in output.glob(pattern):
             path.unlink()
-
-
-@contextmanager
-def _disk_full_named() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        raise SpearError(Code.DISK_FULL, f"no room for the merged checkpoint: {error.strerror}") from error

@@ -4,9 +4,10 @@ import json
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from app.errors import Code
+from app.errors import Code, SpearError
 from app.hub.adapters import ADAPTER_CONFIG
 from app.hub.strictjson import parse_object
+from worker.checkpoints.disk import disk_full_named
 
 TOKEN_MAPS = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model", "*.tiktoken")
 TOKENIZER = (
@@ -29,6 +30,7 @@ def copy_companions(
 
     Of an adapter over `base`, these are the base's files, with the adapter's tokenizer if it has one. With
     `vocabulary`, all that depends on token ids is that model's: tokenizer, generation config, ids in config.json.
+    Raises `SpearError(DISK_FULL)`, leaving none of them.
     """
     files = _of_model(source, base)
     if vocabulary:
@@ -40,7 +42,13 @@ def copy_companions(
         if name == "config.json":
             data = _with_vocabulary(data, _of_model(vocabulary, base)[name].read_bytes()) if vocabulary else data
             data = _with_dtype(data, dtype) if dtype else data
-        (output / name).write_bytes(data)
+        try:
+            with disk_full_named(name):
+                (output / name).write_bytes(data)
+        except SpearError:
+            for each in files:
+                (output / each).unlink(missing_ok=True)
+            raise
     return sorted(files)
 
 

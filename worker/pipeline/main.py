@@ -1,6 +1,5 @@
 """The computing child's life: read the task, run it, say how it ended."""
 
-import errno
 import os
 import sys
 import traceback
@@ -9,6 +8,7 @@ from pathlib import Path
 import torch
 
 from app.errors import Code, SpearError
+from worker.checkpoints.disk import FULL
 from worker.pipeline.run import run
 from worker.pipeline.task import Reporter, Task
 
@@ -28,9 +28,10 @@ def main() -> None:
         except (MemoryError, torch.OutOfMemoryError) as error:
             reporter.error(code=Code.OUT_OF_MEMORY, message=f"memory ran out: {error}", names={})
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in FULL:
                 raise
-            reporter.error(code=Code.DISK_FULL, message=f"the disk is full: {error.strerror}", names={})
+            names = {"file": Path(error.filename).name} if error.filename else {}
+            reporter.error(code=Code.DISK_FULL, message=f"the disk is full: {error.strerror}", names=names)
         except Exception as error:  # noqa: BLE001  (told to the supervisor, traced to the log)
             traceback.print_exc()
             reporter.error(code=Code.INTERNAL_ERROR, message=f"{type(error).__name__} in the pipeline", names={})

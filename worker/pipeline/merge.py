@@ -66,11 +66,11 @@ def merge(task: Task, decisions: Mapping[str, float] | None, reporter: Reporter)
             run = _Run(task, checkpoints, behind)
             _write_all(run, writer, {op.name: op for op in operations}, reporter)
         files = writer.complete()
-    source = task.merging.tokenizer_input
-    companions = copy_companions(
-        task.inputs[-1].path, task.output, dtype=output_dtype(task), base=task.base.path,
-        vocabulary=None if source is None else task.inputs[source].path,
-    )
+        source = task.merging.tokenizer_input
+        companions = copy_companions(
+            task.inputs[-1].path, task.output, dtype=output_dtype(task), base=task.base.path,
+            vocabulary=None if source is None else task.inputs[source].path,
+        )
     return MergeResult(
         operations=dict(writer.finished), files=files, companions=tuple(companions),
         seconds=time.monotonic() - began, bytes_read=sum(checkpoint.bytes_read for checkpoint in checkpoints),
