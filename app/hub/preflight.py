@@ -22,6 +22,7 @@ from app.hub.tokenrows import EMBEDDINGS, row_warnings
 from app.hub.vocabulary import COMPARABLE, OPAQUE, Vocabulary, compare_vocabularies, parse_vocabulary
 from app.recipes import ModelRef, Output, Recipe, Scoring, Target
 from app.recipes.coverage import check_chances, check_coverage
+from app.recipes.vectors import counted
 from app.settings import Settings
 
 OUTPUT_TAGS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
@@ -82,6 +83,7 @@ def preflight(
         names = [tensor.name for tensor in merged if tensor.dtype in FLOATS]
         check_coverage(recipe, names)
         check_chances(recipe, names)
+        counted(recipe.method, [(head.repo, head.pin.commit) for head in heads])
     compared = _compare_tokenizers(heads, hubs=hubs, settings=settings) if source is None else matched
     adapted = (words for head in heads[1:] for words in adapter_warnings(head, heads[0]))
     warnings = (*adapted, *compared, *_about_target(target, hubs=hubs))

@@ -12,6 +12,7 @@ from app.errors import Code, SpearError
 from app.recipes import parse_recipe
 from app.recipes.coverage import check_chances
 from app.recipes.depth import Depths
+from app.recipes.vectors import counted
 from tests.fixtures.models import make_checkpoint, rewrite_tensor
 from worker.checkpoints.reader import Checkpoint
 from worker.checkpoints.writer import ShardedWriter
@@ -118,6 +119,30 @@ def test_the_base_may_be_an_expert(tmp_path, models):
     _, merged = run(make_task(tmp_path, [models[0], models[0], models[1]], {"name": "linear"}))
     base, expert = tensors(models[0]), tensors(models[1])
     assert all(torch.allclose(merged[name], (base[name] + expert[name]) / 2, atol=1e-8) for name in merged)
+
+
+@pytest.mark.parametrize("method", [
+    {"name": "task_arithmetic", "normalize": True}, {"name": "ties", "density": 0.4}, {"name": "sce"},
+    {"name": "dare_linear", "normalize": True, "density": 0.5}, {"name": "model_stock"},
+    {"name": "task_arithmetic", "normalize": True, "compat": "mergekit"},
+])  # fmt: skip
+def test_the_base_among_the_experts_has_no_task_vector(tmp_path, models, method):
+    base, one, two = models
+    plain = make_task(tmp_path / "plain", models, method, experts=[{"weight": 1.0}, {"weight": 1.0}])
+    listed = make_task(tmp_path / "listed", [base, one, base, two], method, experts=[{"weight": 1.0}] * 3)
+    inputs = tuple(plain.inputs[number] for number in (0, 1, 0, 2))
+    expected, found = (run(task)[1] for task in (plain, listed.model_copy(update={"inputs": inputs})))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_merge_of_nothing_but_the_base_is_refused():
+    body = {"base": {"repo": "a/b"}, "experts": [{"repo": "a/c"}, {"repo": "a/b"}], "target": {"repo": "a/d"}}
+    models = [("a/b", "0"), ("a/c", "1"), ("a/b", "0")]
+    assert counted(parse_recipe(body | {"method": {"name": "ties"}}).method, models) == (1,)
+    assert counted(parse_recipe(body | {"method": {"name": "linear"}}).method, models) == (1, 2)
+    with pytest.raises(SpearError, match="beside the base") as caught:
+        counted(parse_recipe(body | {"method": {"name": "model_stock"}}).method, models)
+    assert caught.value.pointer == "/experts"
 
 
 @pytest.mark.parametrize(("said", "head"), [

@@ -162,7 +162,7 @@ class _Run:
         nothing = torch.empty(0)
         for start, stop in _spans(infos[0].elements, grain=method.grain) if spans is None else spans:
             base = self._read(0, infos[0], start, stop) if method.uses_base else nothing
-            experts = [self._read(source, infos[source], start, stop) for source in range(1, len(infos))]
+            experts = [self._read(source, infos[source], start, stop) for source in operation.experts]
             yield Chunk(start, stop, base, tuple(experts))
 
     def _read(self, source: int, info: TensorInfo, start: int, stop: int) -> torch.Tensor:
@@ -170,7 +170,7 @@ class _Run:
         return self.checkpoints[source].read_flat(info.name, start=start, stop=stop, out=buffer)
 
     def _sources(self, operation: Operation) -> Sequence[int]:
-        return range(len(self.checkpoints)) if operation.source is None else [operation.source]
+        return (0, *operation.experts) if operation.source is None else (operation.source,)
 
     def _blame(self, operation: Operation) -> NoReturn:
         """Finds out which input is not finite, and raises."""

@@ -22,7 +22,8 @@ FORMAT = 2
 
 @dataclass(frozen=True)
 class Operation:
-    """One output tensor: either a copy out of `source` (an input's number, 0 is the base) or a merge by `method`."""
+    """One output tensor: either a copy out of `source` (an input's number, 0 is the base) or a merge by `method` of the
+    base and the inputs `experts`."""
 
     name: str
     dtype: str
@@ -31,6 +32,7 @@ class Operation:
     note: str = ""
     method: str = ""
     spec: Spec | None = None
+    experts: tuple[int, ...] = ()
 
 
 def plan_operations(
@@ -59,7 +61,7 @@ def _numbered(operations: list[Operation]) -> list[Operation]:
 def digest(task: Task, operations: Sequence[Operation]) -> str:
     """SHA-256 of everything that the output's bytes depend on."""
     inputs = [(entry.repo, entry.commit, sorted(entry.digests.items())) for entry in task.inputs]
-    steps = [(op.name, op.dtype, op.shape, op.source, op.method, _plain(op.spec)) for op in operations]
+    steps = [(op.name, op.dtype, op.shape, op.source, op.experts, op.method, _plain(op.spec)) for op in operations]
     rest = (task.merging.output.max_shard_bytes, task.merging.tokenizer_input)
     return sha256(json.dumps([FORMAT, inputs, steps, rest], sort_keys=True, default=str).encode()).hexdigest()
 
@@ -78,7 +80,8 @@ def _operation(
     if decisions is not None:
         return _restored(name, dtype, model.shape, t=decisions.get(name, 1.0), adapted=len(checkpoints) - 1)
     spec = parameters.of(name, model.shape)
-    return Operation(name, dtype, model.shape, method=task.recipe.method.method_name(), spec=spec)
+    method = task.recipe.method.method_name()
+    return Operation(name, dtype, model.shape, method=method, spec=spec, experts=parameters.sources)
 
 
 def _restored(name: str, dtype: str, shape: tuple[int, ...], *, t: float, adapted: int) -> Operation:
@@ -86,7 +89,7 @@ def _restored(name: str, dtype: str, shape: tuple[int, ...], *, t: float, adapte
         return Operation(name, dtype, shape, source=adapted, note="copied_adapted")
     if t == 0:
         return Operation(name, dtype, shape, source=0, note="copied_base")
-    return Operation(name, dtype, shape, method="slerp", spec=Spec(name, shape, {"t": t}, ({},)))
+    return Operation(name, dtype, shape, method="slerp", spec=Spec(name, shape, {"t": t}, ({},)), experts=(adapted,))
 
 
 def output_dtype(task: Task) -> str | None:

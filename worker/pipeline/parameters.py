@@ -6,6 +6,7 @@ from typing import Any
 from app.errors import Code, SpearError
 from app.recipes.depth import Depths
 from app.recipes.methods.base import Conditional, resolve
+from app.recipes.vectors import counted
 from worker.methods import Spec
 from worker.pipeline.task import Task
 
@@ -16,14 +17,16 @@ class Parameters:
     def __init__(self, task: Task, names: Iterable[str]) -> None:
         method = task.recipe.method
         self._shared = {field: getattr(method, field) for field in type(method).model_fields}
+        self.sources = counted(method, [(entry.repo, entry.commit) for entry in task.inputs])
+        """the inputs' numbers of the experts that go into the merge"""
         self._experts = [
             {
                 field: own if (own := getattr(expert, field)) is not None else self._shared[field]
                 for field in method.per_expert
             }
-            for expert in task.recipe.experts
+            for expert in (task.recipe.experts[number - 1] for number in self.sources)
         ]
-        self._keys = tuple(entry.commit for entry in task.experts)
+        self._keys = tuple(task.inputs[number].commit for number in self.sources)
         self._depths = Depths(names)
 
     def of(self, tensor: str, shape: tuple[int, ...]) -> Spec:

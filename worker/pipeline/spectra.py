@@ -26,7 +26,8 @@ class Side:
 
     def key(self, part: Part, *, precision: str, device: str) -> SpectrumKey:
         digest = self.source.digests[self.checkpoint.tensors[part.tensor].file]
-        return SpectrumKey(digest=digest, tensor=part.name, precision=precision, device_class=device)
+        name = f"{part.name} [{part.region}]" if part.region else part.name  # the digest does not cover config.json
+        return SpectrumKey(digest=digest, tensor=name, precision=precision, device_class=device)
 
 
 @dataclass(kw_only=True)

@@ -18,6 +18,8 @@ class MethodParameters(BaseModel):
 
     min_experts: ClassVar[int] = 1
     max_experts: ClassVar[int | None] = None
+    about_base: ClassVar[bool] = False
+    """whether experts count by their task vectors alone: then the base is none of them, though it be listed"""
     per_expert: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
@@ -97,6 +99,7 @@ class Compatible(MethodParameters):
 class TaskVectors(MethodParameters):
     """Parameters of the methods that add up task vectors (expert - base)."""
 
+    about_base: ClassVar[bool] = True
     per_expert: ClassVar[tuple[str, ...]] = ("weight",)
 
     weight: Setting = 1.0

@@ -11,6 +11,7 @@ class ModelStockParameters(MethodParameters):
     """Between base and the experts' mean, as far as their angles say. Source: Jang et al. (arXiv 2403.19522)."""
 
     min_experts: ClassVar[int] = 2
+    about_base: ClassVar[bool] = True
 
     name: Literal["model_stock"] = "model_stock"
     filter_wise: bool = Field(default=False, description="one angle per row instead of one per tensor")

@@ -1,6 +1,6 @@
 """SCE."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -9,6 +9,8 @@ from app.recipes.methods.base import MethodParameters, Share
 
 class SceParameters(MethodParameters):
     """Selects by variance, weighs by mean squares, erases against the elected sign. Source: arXiv 2408.07990."""
+
+    about_base: ClassVar[bool] = True
 
     name: Literal["sce"] = "sce"
     select_topk: Share = 1.0
