@@ -14,6 +14,8 @@ METHODS = load_all()
 PER_EXPERT = ("weight", "density", "gamma", "epsilon")
 FORMS = ("recipe form", "mergekit form")
 """Tags of the forms that a request may have; they stand in pydantic's locations, never in pointers."""
+KINDS = ("float", "tuple[", "function-after[")
+"""Beginnings of the tags that a setting's alternatives have there."""
 _NEUTRAL = {"weight": 1.0}  # changes nothing where a method takes no weights
 if TYPE_CHECKING:
     AnyMethod = MethodParameters
@@ -157,8 +159,11 @@ def parse(model: type[M], body: Any) -> M:
 
 
 def pointer(location: tuple[int | str, ...]) -> str:
-    """A JSON pointer (RFC 6901) of a pydantic location, without the tags of unions: the form, the method."""
+    """A JSON pointer (RFC 6901) of a pydantic location, without the tags of unions: the form, the method, a setting's
+    kind."""
     if location and location[0] in FORMS:
         location = location[1:]
     parts = [part for i, part in enumerate(location) if not (i == 1 and location[0] == "method" and part in METHODS)]
+    if parts and parts[0] in ("method", "experts"):
+        parts = [part for part in parts if not str(part).startswith(KINDS)]
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)

@@ -173,6 +173,9 @@ def test_a_filter_that_leaves_tensors_out_is_refused(tmp_path, models):
     ({"name": "ties"}, {"density": 2}, "/experts/0/density"),
     ({"name": "slerp", "t": [{"filter": "x", "value": 7}]}, {}, "/method/t"),
     ({"name": "linear"}, {"gamma": 0.1}, ""),
+    ({"name": "slerp", "t": []}, {}, "/method/t"),
+    ({"name": "slerp", "t": [{"filter": "x", "value": []}]}, {}, "/method/t"),
+    ({"name": "ties"}, {"weight": []}, "/experts/0/weight"),
 ])  # fmt: skip
 def test_values_out_of_range_are_refused_with_their_place(method, expert, pointer):
     body = {"base": {"repo": "a/b"}, "experts": [{"repo": "a/c"} | expert], "method": method, "target": {"repo": "a/d"}}
@@ -180,6 +183,7 @@ def test_values_out_of_range_are_refused_with_their_place(method, expert, pointe
         parse_recipe(body)
     assert caught.value.code == Code.INVALID_RECIPE
     assert any(error["pointer"] == pointer for error in caught.value.names["errors"])
+    assert not any("[" in error["pointer"] for error in caught.value.names["errors"])
 
 
 @pytest.mark.parametrize(("method", "expert", "pointer"), [

@@ -33,10 +33,14 @@ class Conditional(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     filter: str | None = None
-    value: FiniteFloat | tuple[FiniteFloat, ...]
+    value: FiniteFloat | Annotated[tuple[FiniteFloat, ...], Field(min_length=1)]
 
 
-Setting = FiniteFloat | Annotated[tuple[FiniteFloat, ...], Field(min_length=1)] | tuple[Conditional, ...]
+Setting = (
+    FiniteFloat
+    | Annotated[tuple[FiniteFloat, ...], Field(min_length=1)]
+    | Annotated[tuple[Conditional, ...], Field(min_length=1)]
+)
 """A number; a list of numbers, interpolated over the layers; or conditionals, of which the first that matches counts.
 As in mergekit, depth is the layer's index over the last layer's, and 0 for tensors outside of layers."""
 
