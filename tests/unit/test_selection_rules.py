@@ -106,6 +106,13 @@ def test_identical_tensors_are_never_restored() -> None:
         assert any("identical" in warning for warning in outcome.warnings)
 
 
+def test_a_pattern_moves_a_tensor_that_hardly_changed_and_leaves_an_identical_one() -> None:
+    rows = [row(f"model.layers.{i}.q_proj.weight", score=0.0, change=(0.0, 1e-9)[i]) for i in range(2)]
+    for rules in (Rules(sets=((("*",), 0.0),)), Rules(include=("*",), t=0.0)):
+        assert choose(rows, rules=rules).decisions == {"model.layers.1.q_proj.weight": 0.0}
+    assert choose(rows, rules=Rules(share=1)).decisions == {}
+
+
 def test_patterns_include_and_exclude_before_the_ranking_counts() -> None:
     rows = model({"q": [0.9, 0.8, 0.1, 0.0]})
     norm = blank("model.norm.weight", shape=(4,))

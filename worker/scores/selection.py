@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from worker.scores.modules import EMBEDDING, HEAD, matches
 from worker.scores.ranking import changed, group_of
-from worker.scores.rows import Row, is_scored
+from worker.scores.rows import Row, is_scored, number
 
 Unit = Literal["tensor", "block"]
 
@@ -73,9 +73,10 @@ def choose(rows: Sequence[Row], *, others: Sequence[Row] = (), rules: Rules) -> 
     Best score first, ties by name. A budget takes units in that order and stops at the first that does not fit, so a
     larger budget never drops anything. Tensors that match `exclude` are never restored; tensors that match a set or
     `include` always, scored or not, outside share and budget: exclusion goes first, then the sets. Unchanged tensors
-    (see `ranking.UNCHANGED`) are never restored. Patterns are shell-style (`fnmatch`) on the stored tensor's whole
-    name. A stored tensor with several matrices is selected as a whole, and so are a layer's experts of one type, by
-    the mean score of their matrices weighted by size; the units of such kinds make ranking groups of their own.
+    (see `ranking.UNCHANGED`) are never restored, but where a pattern asks for it and they are not quite the same.
+    Patterns are shell-style (`fnmatch`) on the stored tensor's whole name. A stored tensor with several matrices is
+    selected as a whole, and so are a layer's experts of one type, by the mean score of their matrices weighted by
+    size; the units of such kinds make ranking groups of their own.
     """
     candidates = [row for row in rows if rules.forced(row["tensor"]) is None]
     candidates = [row for row in candidates if not matches(row["tensor"], rules.exclude)]
@@ -171,7 +172,8 @@ def _fate(row: Row, *, ranked: Mapping[str, float], rules: Rules) -> Row:
     t, reason = rules.forced(name), "included"
     if t is None:
         t, reason = ranked.get(name), "ranked"
-    if is_scored(row) and not changed(row):
+    same = is_scored(row) and not changed(row)
+    if same and (reason == "ranked" or number(row, "relative_change") == 0):  # a pattern moves the smallest change too
         t, reason = None, "unchanged"
     if t is None and reason != "unchanged":
         reason = "excluded" if matches(name, rules.exclude) else "below the cut"
