@@ -146,6 +146,27 @@ def test_damaged_and_foreign_records_are_computed_again(models: tuple[Path, Path
     assert again.rows == first.rows
 
 
+def test_a_cached_projection_belongs_to_the_config_that_cut_it_out(tmp_path: Path) -> None:
+    name = "model.layers.0.self_attn.qkv_proj.weight"
+    fused = {name: torch.randn(96, 48, generator=torch.Generator().manual_seed(3))}
+    pair = write(tmp_path / "base", fused), write(tmp_path / "adapted", adapt(fused))
+    outcomes, known = [], tmp_path / "spectra.jsonl"
+    for heads, groups in ((4, 2), (6, 1)):  # 48 + 24 + 24 rows, then 72 + 12 + 12, of the same file
+        config = {"num_attention_heads": heads, "num_key_value_heads": groups, "head_dim": 12, "hidden_size": 48}
+        for path in pair:
+            (path / "config.json").write_text(json.dumps({"model_type": "phi3", **config}))
+        task = make_task(*pair, tmp_path, spectra=known if known.exists() else None)
+        outcome, messages = run(task)
+        outcomes.append(outcome)
+        cache(messages, known)
+    assert [[row["shape"] for row in outcome.rows] for outcome in outcomes] == [
+        [[24, 48], [48, 48], [24, 48]], [[12, 48], [72, 48], [12, 48]],
+    ]  # fmt: skip
+    assert [(outcome.computed, outcome.cached) for outcome in outcomes] == [(6, 0), (6, 0)]
+    digest = {record["digest"] for record in map(json.loads, known.read_text().splitlines())}
+    assert len(digest) == 2
+
+
 def test_identical_models_change_nothing(models: tuple[Path, Path], tmp_path: Path) -> None:
     task = make_task(models[0], models[0], tmp_path, policy="aggressive")
     outcome, _ = run(task)

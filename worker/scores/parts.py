@@ -20,6 +20,8 @@ INTERLEAVED_MODELS = frozenset({"gpt_neox", "bloom"})
 """Models whose fused projection holds q, k and v of the first head, then those of the second, and so on."""
 
 Cut = Callable[[Tensor], Tensor]
+Piece = tuple[tuple[int, ...], Cut, str]
+"""Shape, cut and region (see `Part`) of one projection in a fused matrix."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,8 @@ class Part:
     expert: int | None
     shape: tuple[int, ...]
     cut: Cut
+    region: str = ""
+    """which entries `cut` takes, in words; the config decides that, so the name alone does not tell. "" for all"""
 
 
 def parts(name: str, *, shape: Sequence[int], config: Mapping[str, Any]) -> list[Part]:
@@ -56,8 +60,8 @@ def _of_matrix(name: str, *, spot: Place, shape: Sequence[int], config: Mapping[
         return [_part(name, spot=spot, kind=spot.module_type, shape=shape, cut=_whole)]
     kinds = FUSED[spot.module_type]
     return [
-        _part(f"{name}#{kind}", spot=spot, kind=kind, shape=size, cut=cut, tensor=name)
-        for kind, (size, cut) in zip(kinds, cuts, strict=True)
+        _part(f"{name}#{kind}", spot=spot, kind=kind, shape=size, cut=cut, tensor=name, region=region)
+        for kind, (size, cut, region) in zip(kinds, cuts, strict=True)
     ]
 
 
@@ -66,23 +70,23 @@ def _of_expert(piece: Part, expert: int) -> Part:
     return Part(
         name=f"{piece.tensor}#{expert}{piece.name.removeprefix(piece.tensor)}", tensor=piece.tensor, unit=piece.tensor,
         module_type=piece.module_type, layer=piece.layer, expert=expert, shape=piece.shape,
-        cut=lambda tensor: piece.cut(tensor[expert]),
+        cut=lambda tensor: piece.cut(tensor[expert]), region=piece.region,
     )  # fmt: skip
 
 
 def _part(
-    name: str, *, spot: Place, kind: str, shape: Sequence[int], cut: Cut, tensor: str | None = None
+    name: str, *, spot: Place, kind: str, shape: Sequence[int], cut: Cut, tensor: str | None = None, region: str = ""
 ) -> Part:
     stored = tensor or name
     unit = re.sub(r"\.experts\.\d+\.", ".experts.*.", stored)
     return Part(
         name=name, tensor=stored, unit=unit, module_type=kind, layer=spot.layer, expert=spot.expert,
-        shape=tuple(shape), cut=cut,
+        shape=tuple(shape), cut=cut, region=region,
     )  # fmt: skip
 
 
-def _cuts(kind: str, *, shape: Sequence[int], config: Mapping[str, Any]) -> list[tuple[tuple[int, ...], Cut]]:
-    """Shape and cut of each projection in a fused matrix; empty for a plain one, or where the sizes do not fit."""
+def _cuts(kind: str, *, shape: Sequence[int], config: Mapping[str, Any]) -> list[Piece]:
+    """Each projection in a fused matrix; empty for a plain one, or where the sizes do not fit."""
     if kind == "gate_up":
         if shape[1] != config.get("hidden_size", shape[1]):  # stored transposed: column by column, or in halves
             return []
@@ -105,22 +109,23 @@ def _grouped(heads: int, *, config: Mapping[str, Any]) -> list[int]:
     return [heads * size, groups * size, groups * size]
 
 
-def _slices(sizes: list[int], *, shape: Sequence[int], dim: int) -> list[tuple[tuple[int, ...], Cut]]:
+def _slices(sizes: list[int], *, shape: Sequence[int], dim: int) -> list[Piece]:
     if sum(sizes) != shape[dim] or 0 in sizes:
         return []
     edges = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
     other = shape[1 - dim]
+    shapes = [(size, other) if dim == 0 else (other, size) for size in sizes]
     return [
-        ((stop - start, other) if dim == 0 else (other, stop - start), _narrow(dim, start=start, length=stop - start))
-        for start, stop in pairwise(edges)
+        (each, _narrow(dim, start=start, length=stop - start), f"dim {dim}, {start}:{stop}")
+        for each, (start, stop) in zip(shapes, pairwise(edges), strict=True)
     ]
 
 
-def _interleaved(heads: int, *, shape: Sequence[int]) -> list[tuple[tuple[int, ...], Cut]]:
+def _interleaved(heads: int, *, shape: Sequence[int]) -> list[Piece]:
     if not heads or shape[0] % (3 * heads):
         return []
     size = (shape[0] // 3, shape[1])
-    return [(size, _every_third(heads, which=which, size=size)) for which in range(3)]
+    return [(size, _every_third(heads, which=which, size=size), f"{which} of 3, {heads} heads") for which in range(3)]
 
 
 def _whole(tensor: Tensor) -> Tensor:

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-ALGORITHM = "gram-1"
-"""Raised whenever the numbers change: a spectrum of another algorithm is never used."""
+ALGORITHM = "gram-2"
+"""Raised whenever the numbers change (an estimate's number of column groups too): a spectrum of another algorithm is
+never used."""
 
 
 @dataclass(frozen=True, kw_only=True)
