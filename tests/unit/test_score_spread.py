@@ -12,6 +12,7 @@ from test_score_stage import adapt, base_weights, cache, make_task, run, write
 
 from app.errors import Code, SpearError
 from app.recipes import parse_recipe
+from worker.pipeline.run import _costs
 from worker.pipeline.spread import spread
 
 WIDTH = 256
@@ -114,12 +115,33 @@ def test_the_estimate_is_compared_with_exact_spectra_that_the_cache_knows(
     known = cache(messages, tmp_path / "spectra.jsonl")
     fast, _ = run(make_task(*wide_models, tmp_path, precision="fast", spectra=known))
     assert fast.agreement is not None
-    correlation, count = fast.agreement
+    correlation, count, _ = fast.agreement
     scores = [[row["score"] for row in each.rows] for each in (exact, fast)]
     assert count == len(exact.rows)
     assert correlation == pytest.approx(spearmanr(*scores).statistic)
     assert run(make_task(*wide_models, tmp_path, precision="fast"))[0].agreement is None
     assert exact.agreement is None
+
+
+def test_without_a_cache_a_few_are_scored_exactly_for_the_comparison_and_the_costs_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.pipeline.agreement.SAMPLED", 0.9)
+    generator, base, other = torch.Generator().manual_seed(5), {}, {}
+    for layer in range(7):
+        plain = 0.02 * torch.randn(WIDTH, WIDTH, generator=generator)
+        name = f"model.layers.{layer}.self_attn.q_proj.weight"
+        base[name], other[name] = plain.bfloat16(), ((0.99 - 0.01 * layer) * plain).bfloat16()
+    pair = write(tmp_path / "base", base), write(tmp_path / "adapted", other)
+    task = make_task(*pair, tmp_path, precision="fast", weights={"svdr": 1, "swci": 0})
+    fast, messages = run(task)
+    assert fast.agreement == (1.0, 5, "5 of type q, spread by score, scored exactly for the comparison")
+    assert {row["precision"] for row in fast.rows} == {"fast"}
+    assert fast.computed == 2 * 7 + 2 * 5
+    assert sum(m["kind"] == "spectrum" and m["record"]["precision"] in {"exact", "single"} for m in messages) == 10
+    assert _costs(task, scores=fast)["fast_agreement"]["tensors"] == 5
+    monkeypatch.setattr("worker.pipeline.agreement.SAMPLED", 0.5)
+    assert run(task)[0].agreement is None
 
 
 def test_small_matrices_are_never_estimated(models: tuple[Path, Path], tmp_path: Path) -> None:

@@ -98,4 +98,6 @@ def _costs(task: Task, *, scores: Scores | None) -> dict[str, Any]:
     }  # fmt: skip
     if scores:
         costs |= {"spectra_computed": scores.computed, "spectra_cached": scores.cached}
+    if scores and scores.agreement:
+        costs["fast_agreement"] = scores.agreement._asdict()
     return costs

@@ -13,7 +13,7 @@ from app.hub.tokenrows import by_token
 from app.recipes import Recipe
 from app.recipes.methods.spear import SpearParameters
 from worker.checkpoints.open import open_model
-from worker.pipeline.agreement import agreement
+from worker.pipeline.agreement import Agreement, agreement, known_agreement, sampled
 from worker.pipeline.pair import Pair, Way, doubtful
 from worker.pipeline.spectra import Side, load
 from worker.pipeline.spread import spread
@@ -34,8 +34,8 @@ class Scores:
     cached: int = 0
     seconds: float = 0.0
     flops: float = 0.0
-    agreement: tuple[float, int] | None = None
-    """of fast scores with exact ones: rank correlation, and over how many tensors, where the cache knew enough"""
+    agreement: Agreement | None = None
+    """of fast scores with exact ones"""
     warnings: list[str] = field(default_factory=list)
 
 
@@ -57,8 +57,9 @@ def score(task: Task, reporter: Reporter) -> Scores:
         pair = Pair(base=base, adapted=adapted, method=method, device=device, known=load(task.spectra))
         processes = task.threads if device == "cpu" else 1  # a CUDA context does not survive a fork
         outcome = _score_all(names, pair=pair, processes=processes, reporter=reporter)
-    outcome.rows = rank(outcome.rows, weights=method.weights.model_dump(), ranking=method.ranking)
-    outcome.agreement = agreement(outcome.rows, pair=pair) if method.precision == "fast" else None
+        outcome.rows = rank(outcome.rows, weights=method.weights.model_dump(), ranking=method.ranking)
+        if method.precision == "fast":
+            outcome.agreement = _agreement(outcome, pair=pair, processes=processes, reporter=reporter)
     outcome.warnings += _warnings(outcome.rows)
     outcome.seconds = time.monotonic() - began
     return outcome
@@ -98,6 +99,20 @@ def _collect(
         name = scored.rows[0]["tensor"]
         outcome.flops += costs[name]
         reporter.step(done=outcome.flops, name=name, cached=scored.cached)
+
+
+def _agreement(outcome: Scores, *, pair: Pair, processes: int, reporter: Reporter) -> Agreement | None:
+    """By the cache; else by a few tensors, whose exact spectra are computed for it and kept."""
+    known = known_agreement(outcome.rows, pair=pair)
+    chosen = None if known else sampled(outcome.rows, pair=pair)
+    if chosen is None:
+        return known
+    kind, names = chosen
+    costs, true = dict.fromkeys(names, 0.0), Scores(rows=[], flops=outcome.flops)  # not announced as the stage's work
+    _collect(names, pair=pair, way="exact", costs=costs, processes=processes, outcome=true, reporter=reporter)
+    outcome.computed, outcome.cached = outcome.computed + true.computed, outcome.cached + true.cached
+    sample = f"{len(names)} of type {kind}, spread by score, scored exactly for the comparison"
+    return agreement(outcome.rows, exact=true.rows, pair=pair, sample=sample)
 
 
 def _doubtful_groups(rows: list[Row], *, method: SpearParameters) -> list[str]:

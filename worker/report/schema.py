@@ -94,6 +94,9 @@ class Costs(_Open):
     attempt: int
     cpu: str
     stages: dict[str, float] = Field({}, description="seconds per stage")
+    fast_agreement: dict[str, Any] | None = Field(
+        None, description="of estimated scores with exact ones: rank correlation (spearman), tensors, which (sample)"
+    )
 
 
 class Outside(_Part):
