@@ -338,6 +338,20 @@ def test_arcee_fusion():
     assert near.sum() < 3
 
 
+def test_arcee_fusion_tells_small_divergences_apart():
+    """Rows that differ by parts in a thousand: their divergences are far below fp32's step at 1."""
+    base = models(1, shape=(400, 300), dtype=torch.float32)[0]
+    expert = base + 1e-3 * torch.randn(base.shape, generator=torch.Generator().manual_seed(5))
+    p, q = (torch.softmax(model.double(), dim=-1) + 1e-8 for model in (expert, base))
+    importance = (expert - base).abs().double() * (p * torch.log(p / q)).sum(-1, keepdim=True)
+    ordered = importance.flatten().sort().values
+    first, median, third = (ordered[int(share * (base.numel() - 1))] for share in (0.25, 0.5, 0.75))
+    threshold = median + 1.5 * (third - first)
+    found = run("arcee_fusion", [base, expert], chunk=3000)[0] != base.double()
+    wrong = (found != (importance >= threshold)) & ((importance / threshold - 1).abs() > 1e-6)
+    assert not wrong.any()
+
+
 @pytest.mark.parametrize("shape", [(96, 40), (40, 96), (64, 64)])
 def test_dg_hard_keeps_the_signal_and_drops_the_noise(shape):
     generator = torch.Generator().manual_seed(1)

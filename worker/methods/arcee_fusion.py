@@ -51,11 +51,15 @@ class ArceeFusion(Method):
         out.copy_(base.addcmul_(delta, (importance >= self._threshold).float()))
 
     def _importance(self, chunk: Chunk) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Importance, task vector and base of a chunk of whole rows, fp32."""
+        """Importance, task vector and base of a chunk of whole rows, fp32; the divergence, a small sum of large terms
+        of both signs, in fp64."""
         base = self.work.load("base", chunk.base)
         expert = self.work.load("expert", chunk.experts[0])
-        new, old = (torch.softmax(model.view(-1, self.grain), dim=-1).add_(EPSILON) for model in (expert, base))
-        divergence = (new * torch.log(new / old)).sum(dim=-1, keepdim=True)
+        new, old = (
+            torch.softmax(model.view(-1, self.grain), dim=-1, dtype=torch.float64).add_(EPSILON)
+            for model in (expert, base)
+        )
+        divergence = new.mul_(old.reciprocal_().mul_(new).log_()).sum(dim=-1, keepdim=True)
         delta = expert.sub_(base)
-        importance = (delta.abs().view(-1, self.grain) * divergence).clamp_min_(0).view(-1)
+        importance = (delta.abs().view(-1, self.grain) * divergence).float().clamp_min_(0).view(-1)
         return importance, delta, base
