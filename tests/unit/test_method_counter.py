@@ -45,6 +45,18 @@ def test_the_share_kept_is_the_density(density):
     assert abs(kept - density) <= 5 * (density * (1 - density) / size) ** 0.5 + 2**-16
 
 
+@pytest.mark.parametrize("density", [0.006, 1e-4, 1.2e-5])
+def test_a_small_share_is_kept_too(density):
+    size, parts = 1 << 20, 8
+    kept = 0
+    for part in range(parts):
+        mask = keep_mask(key_of(1, "w", "c"), start=part * size, size=size, density=density, work=Workspace())
+        assert set(mask.unique().tolist()) == {-1, 0}
+        kept -= int(mask.sum())
+    expected = density * size * parts
+    assert abs(kept - expected) <= 5 * expected**0.5 + 0.004 * expected
+
+
 def test_bits_are_uniform_and_neighbours_independent():
     bits = random_bits(7, start=0, size=1 << 20, work=Workspace()).long()
     counts = torch.bincount(bits >> 7, minlength=256).double()

@@ -17,6 +17,8 @@ LAST_SHIFT = 31
 LANES = 4
 RESOLUTION = 15
 """bits of a probability: 1/32768 is the smallest step"""
+RARE = 1 / 128
+"""Probabilities below this are products of it and the rest, of independent bits: so they keep eight binary digits."""
 
 
 def key_of(*parts: object) -> int:
@@ -26,6 +28,10 @@ def key_of(*parts: object) -> int:
 
 def keep_mask(key: int, *, start: int, size: int, density: float, work: Workspace) -> torch.Tensor:
     """int16 of `size`: -1 (all bits set) with probability `density`, else 0, for elements from `start` on."""
+    if 0 < density < RARE:
+        rest = keep_mask(key_of(key, "rest"), start=start, size=size, density=density / RARE, work=work)
+        rest = work.take("mask.rest", size, torch.int16).copy_(rest)
+        return keep_mask(key, start=start, size=size, density=RARE, work=work).bitwise_and_(rest)
     bits = random_bits(key, start=start, size=size, work=work)
     # 15 random bits less the threshold never overflow; the sign, smeared over the word, is the mask
     return bits.sub_(round(density * (1 << RESOLUTION))).bitwise_right_shift_(RESOLUTION)

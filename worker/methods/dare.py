@@ -16,7 +16,7 @@ class DareLinear(TaskVectorMethod):
     """Keeps each entry of a task vector with probability `density`, rescales to the old L1 norm, adds up.
 
     The mask depends on nothing but (seed, tensor name, expert's commit, position): see `worker.methods.counter`. The
-    probability is taken to 15 bits.
+    probability is taken to 15 bits, one below 1/128 to eight digits or more.
     """
 
     name = "dare_linear"
