@@ -228,7 +228,8 @@ def test_a_tensor_that_is_not_finite_is_named(models: tuple[Path, Path], tmp_pat
     with pytest.raises(SpearError, match="up_proj") as caught:
         run(make_task(*pair, tmp_path))
     assert caught.value.code == Code.NONFINITE_TENSOR
-    assert caught.value.names == {"tensor": "model.layers.2.mlp.up_proj.weight", "repo": f"org/{side}"}
+    expected = {"tensor": "model.layers.2.mlp.up_proj.weight", "repo": f"org/{side}", "file": "model.safetensors"}
+    assert caught.value.names == expected
 
 
 def test_nothing_to_score_is_told(models: tuple[Path, Path], tmp_path: Path) -> None:

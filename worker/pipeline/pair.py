@@ -104,7 +104,8 @@ class Pair:
         for norm, side in zip(norms, (self.base, self.adapted), strict=True):
             if not math.isfinite(norm):
                 message = f"{name} of {side.source.repo} has NaN or infinite values"
-                raise SpearError(Code.NONFINITE_TENSOR, message, tensor=name, repo=side.source.repo)
+                file = side.checkpoint.tensors[name].file
+                raise SpearError(Code.NONFINITE_TENSOR, message, tensor=name, repo=side.source.repo, file=file)
 
 
 def first_precision(part: Part) -> Precision:
