@@ -20,7 +20,7 @@ from app.hub.inspect import Head, inspect, read_small
 from app.hub.pins import Pin, RemoteFile, pin
 from app.hub.tokenrows import EMBEDDINGS, row_warnings
 from app.hub.vocabulary import COMPARABLE, OPAQUE, Vocabulary, compare_vocabularies, parse_vocabulary
-from app.recipes import ModelRef, Output, Recipe, Scoring, Target
+from app.recipes import ModelRef, Recipe, Scoring, Target
 from app.recipes.coverage import check_chances, check_coverage
 from app.recipes.vectors import counted
 from app.settings import Settings
@@ -87,8 +87,8 @@ def preflight(
     compared = _compare_tokenizers(heads, hubs=hubs, settings=settings) if source is None else matched
     adapted = (words for head in heads[1:] for words in adapter_warnings(head, heads[0]))
     warnings = (*adapted, *compared, *_about_target(target, hubs=hubs))
-    output = recipe.output if isinstance(recipe, Recipe) else Output()
-    return _summary(output, heads, admission, warnings=warnings)
+    dtype = recipe.output.dtype or getattr(recipe.method, "dtype", None) if isinstance(recipe, Recipe) else None
+    return _summary(dtype, heads, admission, warnings=warnings)
 
 
 def _heads(
@@ -175,8 +175,10 @@ def _about_target(target: Target | None, *, hubs: Hubs) -> tuple[str, ...]:
     return (f"{target.repo} exists and is public; private applies to a new repository only",)
 
 
-def _summary(output: Output, heads: tuple[Head, ...], admission: Admission, *, warnings: tuple[str, ...]) -> Preflight:
-    wanted = OUTPUT_TAGS[output.dtype] if output.dtype else None
+def _summary(
+    dtype: str | None, heads: tuple[Head, ...], admission: Admission, *, warnings: tuple[str, ...]
+) -> Preflight:
+    wanted = OUTPUT_TAGS[dtype] if dtype else None
     stored = [(tensor, _stored(tensor, wanted)) for tensor in admission.tensors]
     written = sum(tensor.elements * DTYPE_BITS[dtype] // 8 for tensor, dtype in stored)
     blobs = {file.digest: file.size for head in heads for file in head.files}

@@ -94,6 +94,9 @@ def test_a_good_recipe_is_pinned_and_counted_without_a_weight_downloaded(pair):
 
 def test_the_output_dtype_changes_the_size(pair):
     assert pair.check(output={"dtype": "float32"}).output_bytes == 2 * pair.check().output_bytes
+    linear = {"name": "linear", "compat": "mergekit", "dtype": "float32"}
+    assert pair.check(method=linear).dtypes == ("F32",)
+    assert pair.check(method=linear, output={"dtype": "bfloat16"}).dtypes == ("BF16",)
 
 
 def test_commits_given_are_used_and_not_what_the_branch_means_now(pair):
