@@ -72,7 +72,8 @@ def test_an_expected_failure_in_a_process_is_that_failure(models: tuple[Path, Pa
     with pytest.raises(SpearError, match="up_proj") as caught:
         run(threaded(make_task(models[0], broken, tmp_path), 2))
     assert caught.value.code == Code.NONFINITE_TENSOR
-    assert caught.value.names == {"tensor": "model.layers.2.mlp.up_proj.weight", "repo": "org/adapted"}
+    assert caught.value.names["tensor"] == "model.layers.2.mlp.up_proj.weight"
+    assert caught.value.names["repo"] == "org/adapted"
 
 
 def test_results_come_from_other_processes_with_one_thread_which_are_gone_afterwards() -> None:
@@ -166,6 +167,46 @@ def test_doubt_about_one_tensor_scores_its_whole_type_exactly(tmp_path: Path, mo
     fast, _ = run(make_task(*pair, tmp_path, precision="fast"))
     assert {row["module_type"]: row["precision"] for row in fast.rows} == {"q": "fast", "up": "exact"}
     assert any("scored exactly" in warning for warning in fast.warnings)
+
+
+def test_a_type_that_cannot_be_estimated_is_given_up_after_three_tensors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.pipeline.pair.SPLIT_TOLERANCE", 0.2)
+    generator, base, other = torch.Generator().manual_seed(4), {}, {}
+    for layer in range(7):
+        name = f"model.layers.{layer}.mlp.up_proj.weight"
+        left, right = torch.randn(WIDTH, 1, generator=generator), torch.randn(1, WIDTH, generator=generator)
+        plain = 0.02 * torch.randn(WIDTH, WIDTH, generator=generator)
+        base[name], other[name] = (plain + 0.01 * left @ right).bfloat16(), (plain + 0.005 * left @ right).bfloat16()
+    pair = write(tmp_path / "base", base), write(tmp_path / "adapted", other)
+    fast, messages = run(make_task(*pair, tmp_path, precision="fast"))
+    exact, _ = run(make_task(*pair, tmp_path))
+    assert fast.rows == exact.rows
+    assert fast.computed == exact.computed + 2 * 3
+    steps = [message["done"] for message in messages if message["kind"] == "step"]
+    assert steps[-1] == pytest.approx(messages[0]["total"])
+
+
+def test_one_doubtful_estimate_among_many_is_told_and_its_type_stays_estimated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.pipeline.pair.SPLIT_TOLERANCE", 0.2)
+    generator, base, other = torch.Generator().manual_seed(4), {}, {}
+    for layer in range(4):
+        name = f"model.layers.{layer}.self_attn.q_proj.weight"
+        plain = 0.02 * torch.randn(WIDTH, WIDTH, generator=generator)
+        base[name], other[name] = plain.bfloat16(), (0.98 * plain).bfloat16()
+    odd = "model.layers.2.self_attn.q_proj.weight"
+    left, right = torch.randn(WIDTH, 1, generator=generator), torch.randn(1, WIDTH, generator=generator)
+    other[odd] = (base[odd].float() + 0.005 * left @ right).bfloat16()
+    base[odd] = (base[odd].float() + 0.010 * left @ right).bfloat16()
+    pair = write(tmp_path / "base", base), write(tmp_path / "adapted", other)
+    fast, _ = run(make_task(*pair, tmp_path, precision="fast"))
+    assert {row["precision"] for row in fast.rows} == {"fast"}
+    assert all(row["svdr_error"] is None and row["sampling_difference"] is not None for row in fast.rows)
+    assert [row["name"] for row in fast.rows if (row["sampling_difference"] or 0) > 0.2] == [odd]
+    assert any(odd in warning and "uncertain" in warning for warning in fast.warnings)
 
 
 def test_fast_and_global_do_not_go_together() -> None:

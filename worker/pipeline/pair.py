@@ -10,7 +10,8 @@ from app.errors import Code, SpearError
 from app.recipes.methods.spear import SpearParameters
 from worker.pipeline.spectra import SPLIT, Side, Spectra
 from worker.scores import Part, Row, SpectrumPair, blank_row, delta_shape, make_row, parts, squared_norms, svdr
-from worker.scores.trust import SPLIT_TOLERANCE, single_is_enough, split_error, svdr_error
+from worker.scores.ranking import group_of
+from worker.scores.trust import SPLIT_TOLERANCE, sampling_difference, single_is_enough, svdr_error
 from worker.spectra import SMALLEST, Precision, SpectrumKey, flops, group_shape
 
 READING = 16.0  # flops that reading, converting and differencing one entry of both models is counted as
@@ -42,6 +43,11 @@ class Pair:
 
     def parts(self, name: str) -> list[Part]:
         return parts(name, shape=self.base.checkpoint.tensors[name].shape, config=self.base.checkpoint.config)
+
+    def groups(self, name: str) -> frozenset[str]:
+        """The ranking groups of a stored tensor's matrices."""
+        rows = [blank_row(part, itemsize=1) for part in self.parts(name)]
+        return frozenset(group_of(row, ranking=self.method.ranking) for row in rows)
 
     def cost(self, name: str, *, way: Way) -> float:
         """Flops of scoring a stored tensor: reading it, and its spectra that are not known."""
@@ -94,10 +100,14 @@ class Pair:
     def _split(self, part: Part, pair: list[Tensor], spectra: Spectra) -> SpectrumPair:
         sides = zip((self.base, self.adapted), pair, strict=True)
         base, adapted = (spectra.split(side, part, matrix) for side, matrix in sides)
-        whole, halves = (svdr(*values, shape=part.shape) for values in zip(base, adapted, strict=True))
+        shapes = group_shape(part.shape), group_shape(part.shape, halves=True)
+        whole, halves = (
+            svdr(*values, shape=shape, variant=self.method.svdr)
+            for values, shape in zip(zip(base, adapted, strict=True), shapes, strict=True)
+        )
         return SpectrumPair(
-            base=base[0], adapted=adapted[0], precision="fast", shape=group_shape(part.shape),
-            svdr_error=split_error(whole=whole, halves=halves) * whole,
+            base=base[0], adapted=adapted[0], precision="fast", shape=shapes[0],
+            sampling_difference=sampling_difference(whole=whole, halves=halves),
         )  # fmt: skip
 
     def _refuse_nonfinite(self, name: str, *, norms: tuple[float, float]) -> None:
@@ -114,5 +124,5 @@ def first_precision(part: Part) -> Precision:
 
 
 def doubtful(row: Row) -> bool:
-    """Whether an estimated row is too uncertain to rank by."""
-    return row["precision"] == "fast" and (row["svdr_error"] or 0) > SPLIT_TOLERANCE * (row["svdr_drop"] or 0)
+    """Whether an estimated row is too unstable to rank by."""
+    return (row["sampling_difference"] or 0) > SPLIT_TOLERANCE

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -22,6 +23,7 @@ from worker.scores import Row, rank, wanted
 from worker.scores.ranking import group_of
 
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+DOUBTED = 1 / 3  # share of a group's estimates
 ROUNDED = 0.5  # share of the norm of Δ
 
 
@@ -66,22 +68,44 @@ def score(task: Task, reporter: Reporter) -> Scores:
 
 
 def _score_all(names: list[str], *, pair: Pair, processes: int, reporter: Reporter) -> Scores:
-    """All rows by name: the recipe's way first, then again exactly whatever that was not good enough for."""
+    """All rows by name, in the recipe's way."""
     way = pair.method.precision
     outcome = Scores(rows=[])
     costs = {name: pair.cost(name, way=way) for name in names}
     reporter.stage("scoring", total=math.fsum(costs.values()), unit="flop")
-    _collect(names, pair=pair, way=way, costs=costs, processes=processes, outcome=outcome, reporter=reporter)
-    again = _doubtful_groups(outcome.rows, method=pair.method) if way == "fast" else []
+    collect = partial(_collect, pair=pair, costs=costs, processes=processes, outcome=outcome, reporter=reporter)
+    if way == "fast":
+        _score_fast(names, pair=pair, costs=costs, outcome=outcome, collect=collect)
+    else:
+        collect(names, way=way)
+    outcome.rows.sort(key=lambda row: row["name"])
+    return outcome
+
+
+def _score_fast(
+    names: list[str], *, pair: Pair, costs: dict[str, float], outcome: Scores, collect: Callable[..., None]
+) -> None:
+    """Estimates; exactly, and within a ranking group all of them, what cannot be estimated.
+
+    Three tensors of each group go first: where two of them are doubtful, nobody estimates the rest for nothing.
+    """
+    groups = {name: pair.groups(name) for name in names}
+    first = _first_of_each(groups)
+    collect(first, way="fast")
+    doubted = _doubtful_groups(outcome.rows, method=pair.method)
+    collect([name for name in names if name not in first and not groups[name] & doubted], way="fast")
+    doubted |= _doubtful_groups(outcome.rows, method=pair.method)
+    again = [name for name in names if groups[name] & doubted]
     if again:
-        outcome.rows = [row for row in outcome.rows if row["tensor"] not in again]
         outcome.warnings.append(
             f"the fast estimate was too uncertain for some tensors; {len(again)} of {len(names)} were scored exactly"
         )
-        done = dict.fromkeys(again, 0.0)  # the stage's work was announced without these
-        _collect(again, pair=pair, way="exact", costs=done, processes=processes, outcome=outcome, reporter=reporter)
-    outcome.rows.sort(key=lambda row: row["name"])
-    return outcome
+        costs |= dict.fromkeys({row["tensor"] for row in outcome.rows}, 0.0)  # what was announced of these is done
+        outcome.rows = [row for row in outcome.rows if row["tensor"] not in again]
+        collect(again, way="exact")
+    left = [row for row in outcome.rows if doubtful(row)]
+    if left:
+        outcome.warnings.append(f"the fast estimate of {len(left)} tensors is uncertain, {left[0]['name']} among them")
 
 
 def _collect(
@@ -115,10 +139,21 @@ def _agreement(outcome: Scores, *, pair: Pair, processes: int, reporter: Reporte
     return agreement(outcome.rows, exact=true.rows, pair=pair, sample=sample)
 
 
-def _doubtful_groups(rows: list[Row], *, method: SpearParameters) -> list[str]:
-    """Stored tensors of every ranking group that holds a doubtful row: within a group all are scored one way."""
-    groups = {group_of(row, ranking=method.ranking) for row in rows if doubtful(row)}
-    return sorted({row["tensor"] for row in rows if group_of(row, ranking=method.ranking) in groups})
+def _first_of_each(groups: Mapping[str, frozenset[str]]) -> list[str]:
+    """The first, the middle and the last of the tensors of the same groups."""
+    alike: dict[frozenset[str], list[str]] = {}
+    for name, own in groups.items():
+        alike.setdefault(own, []).append(name)
+    return sorted({each[i] for each in alike.values() for i in (0, len(each) // 2, -1)})
+
+
+def _doubtful_groups(rows: list[Row], *, method: SpearParameters) -> frozenset[str]:
+    """The ranking groups of whose estimated rows more than a third is doubtful."""
+    estimated: dict[str, list[bool]] = {}
+    for row in rows:
+        if row["precision"] == "fast":
+            estimated.setdefault(group_of(row, ranking=method.ranking), []).append(doubtful(row))
+    return frozenset(group for group, doubts in estimated.items() if sum(doubts) > DOUBTED * len(doubts))
 
 
 def parameters(task: Task) -> SpearParameters:

@@ -44,7 +44,10 @@ class Row(TypedDict):
     svdr_rank: float | None
     svdr_signed: float | None
     svdr_error: float | None
-    """expected error of `svdr_drop`: rounding where `precision` is exact, the estimate's where it is fast"""
+    """expected error of `svdr_drop` by rounding; null where `precision` is fast, whose error is not known"""
+    sampling_difference: float | None
+    """of fast rows: relative difference of `svdr` between column groups and their halves. It judges how stable the
+    estimate is; it is not its error, which can be several times as large"""
     precision: str | None
     noise_edge: float | None
     noise_edge_adapted: float | None
@@ -72,8 +75,8 @@ def blank_row(part: Part, *, itemsize: int) -> Row:
         expert=part.expert, shape=list(part.shape), parameters=size, nbytes=size * itemsize,
         snr=None, swci=None, svdr=None, relative_change=None, score=None, selected=False, t=1.0,
         snr_mp_median=None, snr_spectrum=None, snr_adapted=None, svdr_drop=None, svdr_abs=None, svdr_nuclear=None,
-        svdr_rank=None, svdr_signed=None, svdr_error=None, precision=None, noise_edge=None, noise_edge_adapted=None,
-        base_norm=None, delta_norm=None,
+        svdr_rank=None, svdr_signed=None, svdr_error=None, sampling_difference=None, precision=None, noise_edge=None,
+        noise_edge_adapted=None, base_norm=None, delta_norm=None,
         effective_rank=None, effective_rank_adapted=None, delta_rank=None, delta_top_energy=None, rounding_share=None,
         low_rank_delta=None, infinite=[], reason="not scored",
     )  # fmt: skip
@@ -88,8 +91,10 @@ class SpectrumPair:
     shape: tuple[int, ...]
     """of the matrices that have these values: the row's own where they are exact, else what the noise edge goes by"""
     precision: Literal["exact", "fast"]
-    svdr_error: float
-    """expected absolute error of `svdr`"""
+    svdr_error: float | None = None
+    """expected absolute error of `svdr` by rounding, of exact spectra"""
+    sampling_difference: float | None = None
+    """see `Row`, of estimated ones"""
 
 
 def make_row(
@@ -109,12 +114,12 @@ def make_row(
     numbers = {
         "snr": ratio, "swci": swci(snr=ratio, relative_change=change), "svdr": drops[variant],
         "snr_adapted": of_adapted, "relative_change": change, "base_norm": base_norm, "delta_norm": delta_norm,
-        "svdr_error": spectra.svdr_error, **{f"svdr_{each}": drop for each, drop in drops.items()},
-        **_of_spectra(spectra),
+        **{f"svdr_{each}": drop for each, drop in drops.items()}, **_of_spectra(spectra),
     }  # fmt: skip
     infinite = sorted(key for key, value in numbers.items() if math.isinf(value))
     finite = {key: None if key in infinite else value for key, value in numbers.items()}
-    facts = {**finite, **_shape(delta), "precision": spectra.precision, "infinite": infinite, "reason": ""}
+    doubts = {"svdr_error": spectra.svdr_error, "sampling_difference": spectra.sampling_difference}
+    facts = {**finite, **doubts, **_shape(delta), "precision": spectra.precision, "infinite": infinite, "reason": ""}
     return Row(**{**row, **facts})  # type: ignore[typeddict-item]
 
 

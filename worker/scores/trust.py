@@ -40,8 +40,12 @@ def single_is_enough(base: Tensor, adapted: Tensor, *, shape: tuple[int, ...]) -
     return all(_median_error(values) <= MEDIAN_TOLERANCE for values in (base, adapted))
 
 
-def split_error(*, whole: float, halves: float) -> float:
-    """The relative difference of a score between column groups and their halves: what a thinner sample changes."""
+def sampling_difference(*, whole: float, halves: float) -> float:
+    """The relative difference of a score between column groups and their halves: what a thinner sample changes.
+
+    How stable an estimate is, not how far off: bias that both samples share (measured: 14 to 41 % of `svdr` on three
+    synthetic pairs with differences of 2.6 to 25 %) does not show.
+    """
     larger = max(abs(whole), abs(halves))
     return abs(whole - halves) / larger if larger > 0 else 0.0
 
