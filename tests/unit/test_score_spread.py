@@ -209,6 +209,28 @@ def test_one_doubtful_estimate_among_many_is_told_and_its_type_stays_estimated(
     assert any(odd in warning and "uncertain" in warning for warning in fast.warnings)
 
 
+@pytest.mark.parametrize("enough", [True, False])
+def test_the_base_is_computed_once_for_two_adapted_models_in_whatever_precision(
+    tmp_path: Path, enough: bool
+) -> None:
+    generator, size = torch.Generator().manual_seed(6), 320  # wide enough for a try in single precision
+    strong = 0.0 if enough else 1e4  # one huge direction hides the rest from single precision
+    name = "model.layers.0.self_attn.q_proj.weight"
+    left, right = torch.randn(size, 1, generator=generator), torch.randn(1, size, generator=generator)
+    base = {name: 0.02 * (torch.randn(size, size, generator=generator) + strong * left @ right)}
+    others = [{name: base[name] + 0.001 * torch.randn(size, size, generator=generator)} for _ in range(2)]
+    grown = [base, {name: 1.02 * base[name]}, *others]  # the spectrum of the second drops nowhere
+    paths = [write(tmp_path / f"model{i}", tensors) for i, tensors in enumerate(grown)]
+    first, messages = run(make_task(paths[0], paths[1], tmp_path))
+    known = cache(messages, tmp_path / "spectra.jsonl")
+    assert (first.computed, first.cached) == (2, 0)
+    grades = {message["record"]["precision"] for message in messages if message["kind"] == "spectrum"}
+    assert ("exact" in grades) is not enough
+    for path in paths[2:]:
+        second, _ = run(make_task(paths[0], path, tmp_path, spectra=known))
+        assert (second.computed, second.cached) == (1, 1)
+
+
 def test_fast_and_global_do_not_go_together() -> None:
     body = {
         "base": {"repo": "org/base"}, "experts": [{"repo": "org/adapted"}], "target": {"repo": "org/out"},

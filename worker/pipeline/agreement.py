@@ -4,8 +4,10 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from torch import Tensor
+
 from worker.pipeline.pair import Pair
-from worker.pipeline.spectra import Spectra
+from worker.pipeline.spectra import Side, Spectra
 from worker.scores import Part, Row, SpectrumPair, make_row, rank
 from worker.scores.ranking import changed, group_of, percentiles
 from worker.spectra import Precision
@@ -78,13 +80,16 @@ def _exact_row(row: Row, part: Part, *, pair: Pair) -> Row | None:
     if row["precision"] != "fast":
         return None
     spectra = Spectra(device=pair.device, known=pair.known)
-    for precision in EXACT:
-        values = [spectra.peek(side, part, precision=precision) for side in (pair.base, pair.adapted)]
-        base, adapted = values
-        if base is not None and adapted is not None:
-            found = SpectrumPair(base=base, adapted=adapted, shape=part.shape, precision="exact", svdr_error=0.0)
-            return make_row(
-                row, spectra=found, base_norm=row["base_norm"] or 0.0, delta_norm=row["delta_norm"] or 0.0, delta=None,
-                estimator=pair.method.snr, reference=pair.method.snr_reference, variant=pair.method.svdr,
-            )  # fmt: skip
-    return None
+    base, adapted = (_best_known(spectra, side, part) for side in (pair.base, pair.adapted))
+    if base is None or adapted is None:
+        return None
+    found = SpectrumPair(base=base, adapted=adapted, shape=part.shape, precision="exact", svdr_error=0.0)
+    return make_row(
+        row, spectra=found, base_norm=row["base_norm"] or 0.0, delta_norm=row["delta_norm"] or 0.0, delta=None,
+        estimator=pair.method.snr, reference=pair.method.snr_reference, variant=pair.method.svdr,
+    )  # fmt: skip
+
+
+def _best_known(spectra: Spectra, side: Side, part: Part) -> Tensor | None:
+    found = (spectra.peek(side, part, precision=precision) for precision in EXACT)
+    return next((values for values in found if values is not None), None)

@@ -55,8 +55,12 @@ class Pair:
         total = READING * sum(math.prod(part.shape) for part in every)
         for part in every:
             splits = way == "fast" and min(part.shape) >= SMALLEST
-            tried = SPLIT[0] if splits else first_precision(part)
-            missing = sum(spectra.peek(side, part, precision=tried) is None for side in (self.base, self.adapted))
+            tried = (SPLIT[0],) if splits else (first_precision(part), "exact")
+            known = [
+                any(spectra.peek(side, part, precision=grade) is not None for grade in tried)
+                for side in (self.base, self.adapted)
+            ]
+            missing = known.count(False)
             total += missing * flops(part.shape) * (SPLIT_COST if splits else 1)
         return total
 
@@ -84,18 +88,23 @@ class Pair:
         )  # fmt: skip
 
     def _exact(self, part: Part, pair: list[Tensor], spectra: Spectra, *, changed: bool) -> SpectrumPair:
-        """In single precision where that is enough for this pair's scores, else in double."""
-        precision = first_precision(part)
-        base, adapted = self._values(part, pair, spectra, precision=precision)
+        """In single precision where that is enough for this pair's scores, else in double.
+
+        What the cache knows in double is taken so: the base's half then need not be computed twice over.
+        """
+        sides, tried = (self.base, self.adapted), first_precision(part)
+        grades = [spectra.best(side, part, otherwise=tried) for side in sides]
+        base, adapted = self._values(part, pair, spectra, grades=grades)
+        precision: Precision = "single" if "single" in grades else "exact"
         if precision == "single" and changed and not single_is_enough(base, adapted, shape=part.shape):
             precision = "exact"
-            base, adapted = self._values(part, pair, spectra, precision=precision)
+            base, adapted = self._values(part, pair, spectra, grades=["exact", "exact"])
         error = svdr_error(base, adapted, precision=precision) if changed else 0.0
         return SpectrumPair(base=base, adapted=adapted, precision="exact", shape=part.shape, svdr_error=error)
 
-    def _values(self, part: Part, pair: list[Tensor], spectra: Spectra, *, precision: Precision) -> list[Tensor]:
-        sides = zip((self.base, self.adapted), pair, strict=True)
-        return [spectra.values(side, part, matrix, precision=precision) for side, matrix in sides]
+    def _values(self, part: Part, pair: list[Tensor], spectra: Spectra, *, grades: list[Precision]) -> list[Tensor]:
+        sides = zip((self.base, self.adapted), pair, grades, strict=True)
+        return [spectra.values(side, part, matrix, precision=grade) for side, matrix, grade in sides]
 
     def _split(self, part: Part, pair: list[Tensor], spectra: Spectra) -> SpectrumPair:
         sides = zip((self.base, self.adapted), pair, strict=True)

@@ -32,43 +32,59 @@ class Side:
 
 @dataclass(kw_only=True)
 class Spectra:
-    """The spectra of one matrix after the other; `records` and the counts grow as they are asked for."""
+    """The spectra of one matrix after the other; `records` and the counts grow as they are asked for.
+
+    A matrix counts once: as computed if anything of it was, in whatever precisions, else as cached.
+    """
 
     device: str
     known: dict[SpectrumKey, Tensor]
     records: list[dict[str, Any]] = field(default_factory=list)
-    computed: int = 0
-    cached: int = 0
+    fresh: set[tuple[int, str]] = field(default_factory=set)
+    recalled: set[tuple[int, str]] = field(default_factory=set)
+
+    @property
+    def computed(self) -> int:
+        return len(self.fresh)
+
+    @property
+    def cached(self) -> int:
+        return len(self.recalled - self.fresh)
 
     def values(self, side: Side, part: Part, matrix: Tensor, *, precision: Precision) -> Tensor:
         """All singular values of the matrix, from the cache if it is known there in this precision."""
         key = side.key(part, precision=precision, device=self.device)
-        values = self._recall([key], count=min(part.shape))
+        values = self._recall([key], count=min(part.shape), of=(id(side), part.name))
         if values is None:
             values = [self._keep(key, singular_values(matrix, precision=precision))]
-            self.computed += 1
+            self.fresh.add((id(side), part.name))
         return values[0]
 
     def split(self, side: Side, part: Part, matrix: Tensor) -> list[Tensor]:
         """The values of the matrix's column groups, and of their halves."""
         keys = [side.key(part, precision=precision, device=self.device) for precision in SPLIT]
-        values = self._recall(keys, count=split_count(part.shape))
+        values = self._recall(keys, count=split_count(part.shape), of=(id(side), part.name))
         if values is None:
             fresh = split_values(matrix)
             values = [self._keep(key, each) for key, each in zip(keys, (fresh.values, fresh.halves), strict=True)]
-            self.computed += 1
+            self.fresh.add((id(side), part.name))
         return values
+
+    def best(self, side: Side, part: Part, *, otherwise: Precision) -> Precision:
+        """`exact` where the cache knows the matrix so, else the precision to try first."""
+        known = self.peek(side, part, precision="exact")
+        return "exact" if known is not None and known.numel() == min(part.shape) else otherwise
 
     def peek(self, side: Side, part: Part, *, precision: str) -> Tensor | None:
         """What the cache holds, without counting it as used."""
         return self.known.get(side.key(part, precision=precision, device=self.device))
 
-    def _recall(self, keys: list[SpectrumKey], *, count: int) -> list[Tensor] | None:
+    def _recall(self, keys: list[SpectrumKey], *, count: int, of: tuple[int, str]) -> list[Tensor] | None:
         values = [self.known.get(key) for key in keys]
         found = [each for each in values if each is not None and each.numel() == count]
         if len(found) < len(keys):
             return None
-        self.cached += 1
+        self.recalled.add(of)
         return found
 
     def _keep(self, key: SpectrumKey, values: Tensor) -> Tensor:

@@ -11,6 +11,9 @@ SVDR_TOLERANCE = 2e-2
 """Largest expected relative error of `svdr` at which `single` spectra are used. The expectation is cautious: on
 weight-like matrices (512 to 2048 columns, aspect 1 to 4, σ₁ of 2 to 80 times the bulk, changes of 0.1 to 5 %) no pair
 within it was off by more than 4.3e-3, and most by less than 5e-4."""
+SVDR_FLOOR = 2e-6
+"""Expected absolute error of `svdr` at which `single` spectra are used however small `svdr` is: a spectrum that only
+grows has none. Rounding weights to bf16 alone makes an `svdr` of 2e-5 to 4e-5 (512 to 1024 columns)."""
 MEDIAN_TOLERANCE = 1e-3
 """Largest expected relative error of the median, on which the noise edge rests."""
 SPLIT_TOLERANCE = 0.25
@@ -35,7 +38,7 @@ def svdr_error(base: Tensor, adapted: Tensor, *, precision: Precision) -> float:
 def single_is_enough(base: Tensor, adapted: Tensor, *, shape: tuple[int, ...]) -> bool:
     """Whether spectra of precision `single` give SNR and SVDR as well as `exact` ones would."""
     drop = svdr(base, adapted, shape=shape)
-    if svdr_error(base, adapted, precision="single") > SVDR_TOLERANCE * drop:
+    if svdr_error(base, adapted, precision="single") > max(SVDR_TOLERANCE * drop, SVDR_FLOOR):
         return False
     return all(_median_error(values) <= MEDIAN_TOLERANCE for values in (base, adapted))
 
