@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from worker.scores import delta_shape, effective_rank
+from worker.spectra import singular_values
 
 SHAPE = (256, 640)
 
@@ -78,3 +79,15 @@ def test_effective_rank_counts_equal_directions() -> None:
     assert effective_rank(values) == pytest.approx(5)
     assert effective_rank(torch.zeros(4, dtype=torch.float64)) == 0
     assert effective_rank(torch.tensor([1.0, math.exp(-1)], dtype=torch.float64)) < 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_measured_stays_as_it_is(dtype: torch.dtype) -> None:
+    one, two, norm = adapted(low_rank(3), size=0.02, dtype=dtype)
+    before = one.clone(), two.clone()
+    delta_shape(one, two, delta_norm=norm)
+    delta_shape(one.T, two.T, delta_norm=norm)
+    singular_values(one)
+    singular_values(two, precision="single")
+    assert torch.equal(one, before[0])
+    assert torch.equal(two, before[1])

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 CHUNK = 1 << 20  # entries looked at at once
+ROWS = 256  # rows differenced at once
 SKETCH = 64  # directions of the random sketch of Δ
 SIGNIFICAND = {torch.bfloat16: 7, torch.float16: 10, torch.float32: 23}  # stored bits behind the leading one
 LEFT_OVER = 0.02  # share of ‖Δ‖² beyond rounding that a low-rank change may leave outside its sketch
@@ -63,7 +64,11 @@ def _sample(base: Tensor, adapted: Tensor) -> Tensor:
     """Evenly spaced rows of Δ turned tall, in fp32: at least as many as it has columns, less than twice as many."""
     one, two = (matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T for matrix in (base, adapted))
     step = max(1, one.shape[0] // max(1, one.shape[1]))
-    return two[::step].float() - one[::step].float()
+    sample = torch.empty(two[::step].shape, dtype=torch.float32, device=two.device)
+    sample.copy_(two[::step])
+    for rows, other in zip(sample.split(ROWS), one[::step].split(ROWS), strict=True):  # type: ignore[no-untyped-call]
+        rows.sub_(other.float())  # by blocks: no second copy of the sample
+    return sample
 
 
 def _sketch(tall: Tensor, *, size: int) -> Tensor:

@@ -40,7 +40,7 @@ def gram(matrix: Tensor, *, grade: Grade = DOUBLE) -> tuple[Tensor, float]:
     edges = [round(n * i / grade.tiles) for i in range(grade.tiles + 1)]
     with short_products(matrix.dtype):
         for start in range(0, tall.shape[0], grade.rows):
-            block = tall[start : start + grade.rows].to(grade.dtype) * (1 / scale)  # never in place: it may be a view
+            block = tall[start : start + grade.rows].to(grade.dtype, copy=True).mul_(1 / scale)
             for low, high in pairwise(edges):
                 result[low:high, :high].addmm_(block[:, low:high].T, block[:, :high])
     return _mirror(result, edges=edges), scale
