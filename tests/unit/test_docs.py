@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MINE = ("tests/unit/test_docs.py",)  # it names what it looks for
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 HTTP = (ROOT / "docs" / "http.md").read_text()
-PLACES = ("/work/", "/home/", "/root/", "/Users/", "/mnt/")
+PLACES = tuple(f"/{name}/" for name in ("work", "home", "root", "Users", "mnt"))
 """where machines keep what belongs to one person; paths inside of images (/data, /srv, /opt, /run, /tmp) are none"""
 
 
