@@ -108,10 +108,12 @@ def test_a_killed_service_goes_on_where_it_was(local_hub, base_model, adapted_mo
     service.process.wait()
     service.process.stdout.close()
     again = start_service(local_hub, tmp_path, account=(service.user, service.token))
-    job = again.wait(job_id)
-    assert job["status"] == "succeeded"
-    assert again.commits_of(job) == [job["result"]["commit"]]
-    stop_service(again)
+    try:
+        job = again.wait(job_id)
+        assert job["status"] == "succeeded"
+        assert again.commits_of(job) == [job["result"]["commit"]]
+    finally:
+        stop_service(again)
 
 
 def test_a_restart_of_postgres_costs_no_attempt(local_hub, base_model, adapted_model, tmp_path):
