@@ -10,6 +10,7 @@ from app.errors import Code, SpearError
 from app.recipes.methods.spear import SpearParameters
 from worker.pipeline.spectra import SPLIT, Side, Spectra
 from worker.scores import Part, Row, SpectrumPair, blank_row, delta_shape, make_row, parts, squared_norms, svdr
+from worker.scores.curve import Curve, curve
 from worker.scores.ranking import group_of
 from worker.scores.trust import SPLIT_TOLERANCE, sampling_difference, single_is_enough, svdr_error
 from worker.spectra import SMALLEST, Precision, SpectrumKey, flops, group_shape
@@ -29,6 +30,10 @@ class Scored:
     records: list[dict[str, Any]]
     computed: int
     cached: int
+    curves: dict[str, Curve]
+    """the spectra that the rows rest on, by the rows' names, made small"""
+    by_side: dict[str, int]
+    """the counts again: base_computed, base_cached, adapted_computed, adapted_cached"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,18 +73,25 @@ class Pair:
         """Raises `SpearError(nonfinite_tensor)` naming tensor and repo."""
         spectra = Spectra(device=self.device, known=self.known)
         pair = [side.checkpoint.read(name).to(self.device) for side in (self.base, self.adapted)]
+        curves: dict[str, Curve] = {}
         rows = [
-            self._row(part, pair=[part.cut(tensor) for tensor in pair], spectra=spectra, way=way)
+            self._row(part, pair=[part.cut(tensor) for tensor in pair], spectra=spectra, way=way, curves=curves)
             for part in self.parts(name)
         ]
-        return Scored(rows=rows, records=spectra.records, computed=spectra.computed, cached=spectra.cached)
+        return Scored(
+            rows=rows, records=spectra.records, computed=spectra.computed, cached=spectra.cached, curves=curves,
+            by_side={**spectra.counts(self.base, role="base"), **spectra.counts(self.adapted, role="adapted")},
+        )  # fmt: skip
 
-    def _row(self, part: Part, *, pair: list[Tensor], spectra: Spectra, way: Way) -> Row:
+    def _row(
+        self, part: Part, *, pair: list[Tensor], spectra: Spectra, way: Way, curves: dict[str, Curve]
+    ) -> Row:  # fmt: skip
         base_square, adapted_square, delta_square = squared_norms(*pair)
         self._refuse_nonfinite(part.tensor, norms=(base_square, adapted_square))
         found = self._split(part, pair, spectra) if way == "fast" and min(part.shape) >= SMALLEST else None
         found = found or self._exact(part, pair, spectra, changed=delta_square > 0)
         delta_norm = math.sqrt(delta_square)
+        curves[part.name] = curve(found.base, found.adapted)
         return make_row(
             blank_row(part, itemsize=pair[1].element_size()), spectra=found,
             base_norm=math.sqrt(base_square), delta_norm=delta_norm,

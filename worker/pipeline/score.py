@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,6 +21,7 @@ from worker.pipeline.spectra import Side, load
 from worker.pipeline.spread import spread
 from worker.pipeline.task import Reporter, Task
 from worker.scores import Row, rank, wanted
+from worker.scores.curve import Curve
 from worker.scores.ranking import group_of
 
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
@@ -39,6 +41,8 @@ class Scores:
     agreement: Agreement | None = None
     """of fast scores with exact ones"""
     warnings: list[str] = field(default_factory=list)
+    curves: dict[str, Curve] = field(default_factory=dict)
+    by_side: Counter[str] = field(default_factory=Counter)
 
 
 def score(task: Task, reporter: Reporter) -> Scores:
@@ -120,6 +124,8 @@ def _collect(
         outcome.rows.extend(scored.rows)
         outcome.computed += scored.computed
         outcome.cached += scored.cached
+        outcome.curves |= scored.curves
+        outcome.by_side.update(scored.by_side)
         name = scored.rows[0]["tensor"]
         outcome.flops += costs[name]
         reporter.step(done=outcome.flops, name=name, cached=scored.cached)
@@ -135,6 +141,7 @@ def _agreement(outcome: Scores, *, pair: Pair, processes: int, reporter: Reporte
     costs, true = dict.fromkeys(names, 0.0), Scores(rows=[], flops=outcome.flops)  # not announced as the stage's work
     _collect(names, pair=pair, way="exact", costs=costs, processes=processes, outcome=true, reporter=reporter)
     outcome.computed, outcome.cached = outcome.computed + true.computed, outcome.cached + true.cached
+    outcome.by_side.update(true.by_side)
     sample = f"{len(names)} of type {kind}, spread by score, scored exactly for the comparison"
     return agreement(outcome.rows, exact=true.rows, pair=pair, sample=sample)
 

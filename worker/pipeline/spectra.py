@@ -51,6 +51,12 @@ class Spectra:
     def cached(self) -> int:
         return len(self.recalled - self.fresh)
 
+    def counts(self, side: Side, *, role: str) -> dict[str, int]:
+        """The counts of one of the two models: `<role>_computed` and `<role>_cached`."""
+        fresh = sum(of == id(side) for of, _ in self.fresh)
+        kept = sum(of == id(side) for of, _ in self.recalled - self.fresh)
+        return {f"{role}_computed": fresh, f"{role}_cached": kept}
+
     def values(self, side: Side, part: Part, matrix: Tensor, *, precision: Precision) -> Tensor:
         """All singular values of the matrix, from the cache if it is known there in this precision."""
         key = side.key(part, precision=precision, device=self.device)
