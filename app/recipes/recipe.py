@@ -1,13 +1,14 @@
 """The recipe: which checkpoints, which method, what to make of them and where to publish it."""
 
-import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, Union
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from app.errors import Code, SpearError
 from app.recipes.methods import load_all
 from app.recipes.methods.base import MethodParameters, Setting, Share
+from app.recipes.webhook import AnyWebhook
+from app.recipes.parts import Branch, LabelName, LabelValue, ModelRef, Part, RepoId
 
 M = TypeVar("M", bound=BaseModel)
 METHODS = load_all()
@@ -21,44 +22,6 @@ if TYPE_CHECKING:
     AnyMethod = MethodParameters
 else:
     AnyMethod = Annotated[Union[tuple(METHODS.values())], Field(discriminator="name")]  # noqa: UP007
-
-
-def _tidy(value: str) -> str:
-    if any(bad in value for bad in ("..", "--", "//", "/.", "./")) or value.endswith((".git", ".lock", "/", ".")):
-        raise ValueError("must not hold '..', '--' or '//', nor begin or end a part with '.'")
-    return value
-
-
-_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
-RepoId = Annotated[str, StringConstraints(pattern=rf"^{_NAME}/{_NAME}$", max_length=96), AfterValidator(_tidy)]
-Revision = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/+-]*$", max_length=200), AfterValidator(_tidy)
-]
-
-
-def _branch(value: str) -> str:
-    """Names that a Hub takes for something else than a branch, so that publishing there could only fail."""
-    if re.fullmatch(r"[0-9a-fA-F]{40}", value) or value == "HEAD" or value.startswith("refs/") or ".lock/" in value:
-        raise ValueError("must be the name of a branch: not a commit, not 'HEAD', not under 'refs/'")
-    return value
-
-
-Branch = Annotated[Revision, AfterValidator(_branch)]
-LabelName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
-LabelValue = Annotated[str, StringConstraints(max_length=512)]
-
-
-class Part(BaseModel):
-    """Immutable; unknown fields are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ModelRef(Part):
-    """A checkpoint on the Hub."""
-
-    repo: RepoId
-    revision: Revision = "main"
 
 
 class Expert(ModelRef):
@@ -104,7 +67,7 @@ class Recipe(Part):
     )
     evaluation: None = Field(None, description="reserved: evaluation is not offered yet")
     labels: dict[LabelName, LabelValue] = Field({}, max_length=16)
-    webhook: None = Field(None, description="reserved: webhooks are not offered yet")
+    webhook: AnyWebhook | None = Field(None, description="told when the job has ended: a URL, or `url` and `events`")
 
     @model_validator(mode="after")
     def _expert_count(self) -> Self:

@@ -3,7 +3,8 @@
 from pydantic import Field
 
 from app.recipes.methods.spear import SpearParameters
-from app.recipes.recipe import Expert, LabelName, LabelValue, ModelRef, Part, parse
+from app.recipes.parts import LabelName, LabelValue, ModelRef, Part
+from app.recipes.recipe import Expert, parse
 
 
 class Scoring(Part):

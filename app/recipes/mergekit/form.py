@@ -10,7 +10,8 @@ from app.errors import Code, SpearError
 from app.recipes.mergekit.document import MAX_CHARACTERS
 from app.recipes.mergekit.places import Translation
 from app.recipes.mergekit.translation import translate
-from app.recipes.recipe import FORMS, LabelName, LabelValue, Output, Recipe, Target, parse_recipe
+from app.recipes.parts import LabelName, LabelValue
+from app.recipes.recipe import FORMS, Output, Recipe, Target, parse_recipe
 
 
 class MergekitForm(BaseModel):
