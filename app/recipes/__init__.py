@@ -1,6 +1,7 @@
 """The language of merges. Pure pydantic: no I/O, no torch."""
 
-from app.recipes.recipe import METHODS, Expert, ModelRef, Output, Recipe, Target, parse_recipe, pointer
+from app.recipes.parts import ModelRef
+from app.recipes.recipe import METHODS, Expert, Output, Recipe, Target, parse_recipe, pointer
 from app.recipes.scoring import Scoring, parse_scoring
 
 __all__ = [
