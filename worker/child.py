@@ -26,7 +26,8 @@ _KILLED_HINTS = {
 
 
 def run_child(
-    task: Path, *, threads: int, hear: Callable[[dict[str, Any]], None], check: Callable[[], None]
+    task: Path, *, threads: int, hear: Callable[[dict[str, Any]], None], check: Callable[[], None],
+    started: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Run the pipeline on a task file; its summary.
 
@@ -35,6 +36,7 @@ def run_child(
     """
     last: dict[str, Any] = {}
     with _started(task, threads=threads) as (process, pipe):
+        started()
         for message in _messages(pipe, check=check):
             if message["kind"] in {"done", "error"}:
                 last = message

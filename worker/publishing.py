@@ -69,6 +69,7 @@ class Publication:
             alone = self._alone()  # asked before the look: what is sent later would not be seen by it
             published = self._look(hub)
             if published:
+                self._crash.reach("publishing.reconciled")
                 return self._result(published, summary=self._earlier["summary"])
             if alone or not spent:
                 break
@@ -115,6 +116,7 @@ class Publication:
                 record=lambda parent: self._record(parent, summary=summary, start_clock=start_clock),
                 check_lease=lambda: self._leases.check(self._lease), progress=store, stop=self._heartbeat.stopping,
                 deadline_seconds=0.8 * self._settings.publish_seconds,
+                reach=lambda name: self._crash.reach(f"publishing.{name}"),
             )
 
     def _record(self, parent: str, *, summary: dict[str, Any], start_clock: Callable[[], None]) -> None:
@@ -159,6 +161,7 @@ class Publication:
     def _forget(self) -> None:
         """The earlier attempt's commit is not on the Hub, and nobody is left who could send it."""
         self._leases.forget_publishing(self._lease)
+        self._crash.reach("publishing.forgotten")
         self._earlier = None
         self.uncertain = False
 

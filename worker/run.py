@@ -23,6 +23,7 @@ from app.jobs.tables import Job
 from app.recipes import Recipe, Scoring, parse_recipe, parse_scoring
 from app.settings import Settings
 from worker.child import run_child
+from worker.crash import CrashPoints
 from worker.force import stopped_by_force
 from worker.heartbeat import Heartbeat
 from worker.patience import Patience
@@ -51,6 +52,7 @@ class Run:
     patiently: Patience
     publication: Publication
     abandon: Callable[[], None]
+    crash: CrashPoints
 
     def make(self) -> dict[str, Any]:
         """The job's result."""
@@ -59,11 +61,13 @@ class Run:
             if published:
                 return published
             with self.workspace.held():
+                self.crash.reach("workspace.held")
                 return self._make(hubs)
 
     def _make(self, hubs: Hubs) -> dict[str, Any]:
         recipe = self._recipe()
         checked = self._resolve(recipe, hubs)
+        self.crash.reach("resolving.checked")
         self.heartbeat.check()
         inputs = self._download(checked.heads, hubs.service)
         summary = self._compute(recipe, inputs, warnings=checked.warnings)
@@ -120,6 +124,7 @@ class Run:
         for path, digest in sorted(digests.items()):
             data = {"repo": pin.repo, "file": path, "digest": digest}
             self.progress.add(NewEvent(type="file.downloaded", stage="downloading", data=data))
+        self.crash.reach("downloading.file")
         return Input(
             repo=pin.repo, revision=pin.revision, commit=pin.commit, license=pin.license, path=into, digests=digests
         )
@@ -130,16 +135,20 @@ class Run:
         """Everything that touches weights, in the child."""
         spectra = Spectra(self.database, max_bytes=self.settings.spectra_max_bytes)
         self._write_spectra(spectra, inputs)
+        self.crash.reach("spectra.written")
         task = Task(
             job_id=self.job.id, attempt=self.job.attempt, recipe=recipe, inputs=inputs, work_dir=self.workspace.path,
             spectra=self.workspace.spectra, device=self.settings.device, threads=self.settings.compute_threads,
             warnings=warnings,
         )
         self.workspace.task.write_text(task.model_dump_json())
-        return run_child(
+        self.crash.reach("task.written")
+        summary = run_child(
             self.workspace.task, threads=self.settings.compute_threads, check=self.heartbeat.check,
-            hear=lambda message: self._hear(message, spectra),
+            hear=lambda message: self._hear(message, spectra), started=lambda: self.crash.reach("child.started"),
         )
+        self.crash.reach("child.done")
+        return summary
 
     def _write_spectra(self, spectra: Spectra, inputs: tuple[Input, ...]) -> None:
         read = [one.over(inputs[0]) for one in inputs]
@@ -158,6 +167,7 @@ class Run:
             done = message.pop("done")
             event = NewEvent(type=f"{self.progress.stage}.step", stage=self.progress.stage, data=message)
             self.progress.step(done=done, event=event)
+            self.crash.reach(f"{self.progress.stage}.step")
         elif kind == "spectrum":
             self._remember(message["record"], spectra)
         elif kind == "warning":
@@ -168,6 +178,7 @@ class Run:
     def _remember(self, record: dict[str, Any], spectra: Spectra) -> None:
         try:
             spectra.add([record])
+            self.crash.reach("scoring.spectrum")
         except DatabaseAway as error:  # it will be computed again when it is wanted
             log.warning("spectrum.not_kept", error=type(error).__name__)
 
@@ -181,4 +192,5 @@ class Run:
         if manifest.exists():
             documents["manifest"] = json.loads(manifest.read_text())
         self.patiently(lambda: self.leases.put_documents(self.lease, documents))
+        self.crash.reach("documents.stored")
 

@@ -65,7 +65,7 @@ class _Attempt:
         self._leases = leases
         self._lease = Lease(job_id=job.id, token=job.lease_token)
         self._workspace = Workspace(settings.home, job.id)
-        crash = CrashPoints(settings.crash_at, attempt=job.attempt, target=job.target_repo)
+        self._crash = crash = CrashPoints(settings.crash_at, attempt=job.attempt, target=job.target_repo)
         self._patiently = Patience(seconds=settings.lease_seconds)
         self._progress = Progress(leases, self._lease, patiently=self._patiently, crash=crash)
         self._heartbeat = Heartbeat(
@@ -79,11 +79,12 @@ class _Attempt:
         self._run = Run(
             job=job, lease=self._lease, leases=leases, database=database, settings=settings,
             workspace=self._workspace, progress=self._progress, heartbeat=self._heartbeat,
-            patiently=self._patiently, publication=self._publication, abandon=self._abandon,
+            patiently=self._patiently, publication=self._publication, abandon=self._abandon, crash=crash,
         )
 
     def make(self) -> None:
         """Run the stages and settle; whatever goes wrong ends in a state that the job's row tells."""
+        self._crash.reach("claim.written")
         with self._heartbeat:
             try:
                 self._work()
@@ -117,10 +118,11 @@ class _Attempt:
 
     def _stopped(self, reason: Reason) -> None:
         if reason is Reason.CANCELLED:
+            self._crash.reach("cancel.seen")
             self._end(Status.CANCELLED)
         elif reason is Reason.DRAINING:
             log.info("job.handed_back", job=self._job.id)
-            self._patiently(lambda: self._leases.hand_back(self._lease, charge=False))
+            self._hand_back(charge=False)
         elif reason is Reason.STALLED:
             seconds = self._settings.stall_seconds
             self._failed(SpearError(Code.STALLED, f"no progress for {seconds:g} seconds"))
@@ -131,15 +133,21 @@ class _Attempt:
         again = error.code in RETRIED and self._job.attempt < self._job.max_attempts
         if again or self._publication.uncertain:
             delay = min(60, 2**self._job.attempt)
-            self._patiently(lambda: self._leases.hand_back(self._lease, error=view, delay_seconds=delay))
+            self._hand_back(error=view, delay_seconds=delay)
         elif self._leases.look(self._lease) is Status.CANCELLING:
             self._end(Status.CANCELLED)
         else:
             self._end(Status.FAILED, error=view)
 
+    def _hand_back(self, **values: Any) -> None:
+        self._patiently(lambda: self._leases.hand_back(self._lease, **values))
+        self._crash.reach("requeued")
+
     def _end(self, status: Status, **values: Any) -> None:
         self._patiently(lambda: self._leases.settle(self._lease, status, **values))
+        self._crash.reach("settled")
         self._workspace.remove()
+        self._crash.reach("workspace.removed")
         log.info("job.ended", job=self._job.id, status=status)
 
     def _view(self, error: SpearError) -> dict[str, Any]:

@@ -153,16 +153,23 @@ class Hub:
             repo=repo, file="README.md",
         )  # fmt: skip
 
-    def commit(self, repo: str, branch: str, body: bytes) -> None:
+    def commit(self, repo: str, branch: str, body: bytes, *, sent: Callable[[], None] = lambda: None) -> None:
         """One request for one commit, as `app.hub.parcel` lays it out. It is sent once, and nothing is sent before it.
 
         Neither its success nor its failure proves anything: see `app.hub.publish`. The client's own method asks the Hub
-        for other things first, so a lease that was checked before it may be lost when the commit leaves.
+        for other things first, so a lease that was checked before it may be lost when the commit leaves. `sent` is
+        called when the last byte is out, before the reply.
         """
+
+        def told() -> Iterator[bytes]:
+            yield body
+            sent()
+
         url = f"{self.endpoint}/api/models/{repo}/commit/{quote(branch, safe='')}"
-        headers = {**self._headers, "content-type": "application/x-ndjson"}
+        length = str(len(body))
+        headers = {**self._headers, "content-type": "application/x-ndjson", "content-length": length}
         with self.calling(repo=repo, revision=branch):
-            hf_raise_for_status(get_session().post(url, headers=headers, content=body), endpoint_name="commit")
+            hf_raise_for_status(get_session().post(url, headers=headers, content=told()), endpoint_name="commit")
 
     def read(self, repo: str, commit: str, file: str, *, start: int = 0, size: int) -> bytes:
         """`size` bytes of a file from `start` on, by a range request; fewer where the file ends before."""

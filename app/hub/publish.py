@@ -65,6 +65,7 @@ def publish(
     stop: Callable[[], bool],
     deadline_seconds: float,
     patience_seconds: float = FOREIGN_SECONDS,
+    reach: Callable[[str], None] = lambda _: None,
 ) -> Published:
     """Publishes the folder, whose `merge_manifest.json` has this digest and names the job, at most once.
 
@@ -72,6 +73,7 @@ def publish(
     parent, after all content is stored and everything is asked that the Hub could refuse, and before the commit: it
     writes the fenced row, and from there on `stop` is not asked any more. `check_lease` is called immediately before
     each commit and raises if the lease is lost. Both count towards `deadline_seconds`, which begins with `record`.
+    `reach` is told after each step that can be seen from outside, by the names in `worker.crash`.
 
     Raises `TARGET_MOVED` where the branch shows somebody else's commit for `patience_seconds`; `VERIFICATION_FAILED`
     where a file is not what the manifest lists, or (with `commit` in its names) where the commit holds something else;
@@ -79,6 +81,7 @@ def publish(
     nobody can tell yet whether it landed.
     """
     head = prepare(hub, target)
+    reach("prepared")
     found = find(hub, target, job_id, since=parent, at=head)
     if found is None and parent is not None and head != parent:
         search = Search(
@@ -88,21 +91,30 @@ def publish(
         found, head = search.run(), parent
     if found:
         return _taken_over(hub, target, *found)
-    additions = upload(hub, target, folder, progress=progress, stop=stop)
+
+    def stored(count: int) -> None:
+        progress(count)
+        reach("uploaded")
+
+    additions = upload(hub, target, folder, progress=stored, stop=stop)
+    reach("stored")
     parcel = pack(hub, target, additions, parent=head, job_id=job_id, title=title, manifest_sha256=manifest_sha256)
+    reach("packed")
     if stop():
         raise Stopped
     deadline = time.monotonic() + deadline_seconds
     record(head)
     search = Search(hub, target, job_id, parent=head, patience_seconds=patience_seconds, deadline=deadline)
-    return _Attempt(hub, target, parcel, search).run(check_lease)
+    return _Attempt(hub, target, parcel, search, reach).run(check_lease)
 
 
 class _Attempt:
     """From the recorded parent to a commit that is known to be there, or known not to be."""
 
-    def __init__(self, hub: Hub, target: Target, parcel: Parcel, search: Search) -> None:
-        self.hub, self.target, self.parcel, self.search = hub, target, parcel, search
+    def __init__(
+        self, hub: Hub, target: Target, parcel: Parcel, search: Search, reach: Callable[[str], None]
+    ) -> None:
+        self.hub, self.target, self.parcel, self.search, self.reach = hub, target, parcel, search, reach
         self.in_doubt = False
 
     def run(self, check_lease: Callable[[], None]) -> Published:
@@ -110,15 +122,20 @@ class _Attempt:
             if time.monotonic() > self.search.deadline:
                 raise self.search.unclear("no time was left to send the commit")
             check_lease()
+            self.reach("checked")
             sent = self._send()
+            self.reach("answered")
             found = self.search.run(sure=sent)
             if found:
+                self.reach("found")
                 return self._verified(*found)
 
     def _send(self) -> bool:
         """Sends the commit; whether the Hub said that it is made. Raises what the Hub surely refused."""
         try:
-            self.hub.commit(self.target.repo, self.target.branch, self.parcel.body)
+            self.hub.commit(
+                self.target.repo, self.target.branch, self.parcel.body, sent=lambda: self.reach("sent")
+            )
         except SpearError as error:
             if error.code is Code.HUB_UNAVAILABLE or error.names.get("status") in _UNCLEAR_STATUS:
                 self.in_doubt = True
