@@ -39,9 +39,16 @@ class Code(StrEnum):
     QUANTIZED_WEIGHTS = "quantized_weights"
     CONFIG_INVALID = "config_invalid"
     HEADER_INVALID = "header_invalid"
+    HEADER_TOO_LARGE = "header_too_large"
+    TENSOR_OVERLAP = "tensor_overlap"
+    TENSOR_HOLE = "tensor_hole"
     INDEX_INVALID = "index_invalid"
+    DUPLICATE_TENSOR = "duplicate_tensor"
+    SHARD_MISSING = "shard_missing"
+    UNSAFE_PATH = "unsafe_path"
     LIMIT_EXCEEDED = "limit_exceeded"
     DTYPE_UNSUPPORTED = "dtype_unsupported"
+    DTYPE_MISMATCH = "dtype_mismatch"
     ARCHITECTURE_MISMATCH = "architecture_mismatch"
     TENSOR_MISSING = "tensor_missing"
     SHAPE_MISMATCH = "shape_mismatch"
@@ -49,6 +56,7 @@ class Code(StrEnum):
     VOCABULARY_MISMATCH = "vocabulary_mismatch"
     NOTHING_TO_SCORE = "nothing_to_score"
     MERGE_UNDEFINED = "merge_undefined"
+    ZERO_NORM = "zero_norm"
     ADAPTER_INVALID = "adapter_invalid"
     ADAPTER_UNSUPPORTED = "adapter_unsupported"
     # the target
@@ -123,9 +131,18 @@ KINDS: dict[Code, Kind] = {
     ),
     Code.CONFIG_INVALID: Kind(status=422, title="config.json is missing or not valid"),
     Code.HEADER_INVALID: Kind(status=422, title="A safetensors header is not valid"),
+    Code.HEADER_TOO_LARGE: Kind(status=422, title="A safetensors header is too large"),
+    Code.TENSOR_OVERLAP: Kind(status=422, title="Two tensors overlap in a safetensors file"),
+    Code.TENSOR_HOLE: Kind(status=422, title="A safetensors file has bytes that belong to no tensor"),
     Code.INDEX_INVALID: Kind(status=422, title="The safetensors index is not valid"),
+    Code.DUPLICATE_TENSOR: Kind(status=422, title="A tensor is stored more than once"),
+    Code.SHARD_MISSING: Kind(
+        status=422, title="The index names a file that is not there", hint="Upload the missing shard."
+    ),
+    Code.UNSAFE_PATH: Kind(status=422, title="A file's name leads out of the repository"),
     Code.LIMIT_EXCEEDED: Kind(status=422, title="A limit of the service is exceeded"),
     Code.DTYPE_UNSUPPORTED: Kind(status=422, title="A tensor has a dtype that cannot be merged"),
+    Code.DTYPE_MISMATCH: Kind(status=422, title="A tensor's dtype does not go with that of the other models"),
     Code.ARCHITECTURE_MISMATCH: Kind(status=422, title="The models differ in architecture"),
     Code.TENSOR_MISSING: Kind(status=422, title="A tensor is missing from one of the models"),
     Code.SHAPE_MISMATCH: Kind(status=422, title="A tensor's shape differs between the models"),
@@ -144,6 +161,9 @@ KINDS: dict[Code, Kind] = {
     ),
     Code.MERGE_UNDEFINED: Kind(
         status=422, title="The method has no result for a tensor", hint="Change the method's parameters."
+    ),
+    Code.ZERO_NORM: Kind(
+        status=422, title="A tensor of zeros has no direction", hint="Use a method that does not need one, as linear."
     ),
     Code.TARGET_BUSY: Kind(
         status=409, title="Another job is active for this target", hint="Wait for it, cancel it, or use another branch."
