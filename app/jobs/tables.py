@@ -47,7 +47,11 @@ Base.metadata.naming_convention = _NAMING
 
 
 class ApiKey(Base):
-    """A caller's key: only its HMAC is kept. Jobs belong to the key's owner, so keys can be rotated."""
+    """A caller's key: only its HMAC is kept. Jobs belong to the key's owner, so keys can be rotated.
+
+    Limits that are null are those of the settings; an unlimited key has none. Keys of one owner and name share the
+    limits on jobs and bytes: rotating a key gives nobody a second helping.
+    """
 
     __tablename__ = "api_keys"
 
@@ -60,10 +64,22 @@ class ApiKey(Base):
     reads: Mapped[list[str]]
     writes: Mapped[list[str]]
     unlimited: Mapped[bool] = mapped_column(server_default=text("false"))
+    credential: Mapped[str | None]
+    requests_per_minute: Mapped[int | None]
+    max_active: Mapped[int | None]
+    max_running: Mapped[int | None]
+    bytes_per_day: Mapped[int | None] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint(
+            "requests_per_minute > 0 AND max_active >= 0 AND max_running >= 0 AND bytes_per_day >= 0", name="limits"
+        ),
+        Index("ix_api_keys_owner", "owner", "name"),
+    )
 
 
 class Job(Base):
@@ -87,6 +103,7 @@ class Job(Base):
     error: Mapped[dict[str, Any] | None]
     retry_of: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
     request_id: Mapped[str | None]
+    traceparent: Mapped[str | None]
 
     attempt: Mapped[int] = mapped_column(Integer, server_default="0")
     max_attempts: Mapped[int]
@@ -157,6 +174,8 @@ class Event(Base):
     level: Mapped[str] = mapped_column(server_default="info")
     stage: Mapped[str | None]
     data: Mapped[dict[str, Any]]
+    request_id: Mapped[str | None]
+    trace_id: Mapped[str | None]
 
     __table_args__ = (CheckConstraint("level IN ('info', 'warning', 'error')", name="level"),)
 
