@@ -7,8 +7,8 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from app.errors import Code, SpearError
 from app.recipes.methods import load_all
 from app.recipes.methods.base import MethodParameters, Setting, Share
-from app.recipes.webhook import AnyWebhook
 from app.recipes.parts import Branch, LabelName, LabelValue, ModelRef, Part, RepoId
+from app.recipes.webhook import AnyWebhook
 
 M = TypeVar("M", bound=BaseModel)
 METHODS = load_all()
