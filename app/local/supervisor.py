@@ -16,7 +16,7 @@ from app.local.processes import Command
 _POLL_SECONDS = 0.1
 _FIRST_DELAY = 0.5
 _LONGEST_DELAY = 30.0
-_STEADY_SECONDS = 60.0  # a part that ran for so long is restarted at once when it dies
+_STEADY_SECONDS = 10.0  # a part that ran for so long is restarted at once when it dies
 
 log = structlog.get_logger()
 

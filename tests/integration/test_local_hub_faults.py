@@ -1,6 +1,8 @@
 """Each kind of trouble reaches the real client as the real trouble would."""
 
+import contextlib
 import http.client
+import json
 import time
 import urllib.error
 import urllib.request
@@ -149,3 +151,41 @@ def test_a_malformed_rule_is_refused(local_hub: LocalHub):
         local_hub.fault("explode")
     with refused.value as reply:
         assert reply.status == 400
+
+
+def test_a_share_of_the_requests_is_struck(local_hub):
+    local_hub.fault("status", path="/whoami", times=None, share=0.2, seed=7)
+    _, token = local_hub.fresh_user()
+    for _ in range(100):
+        with contextlib.suppress(HfHubHTTPError):
+            local_hub.api(token).whoami()
+    (rule,) = local_hub.faults()
+    assert rule["seen"] == 100
+    assert 10 <= rule["hits"] <= 30
+
+
+def test_a_late_commit_lands_although_nobody_waits(local_hub):
+    name, token = local_hub.fresh_user()
+    api = local_hub.api(token)
+    api.create_repo(f"{name}/late")
+    local_hub.fault("late", path="/commit/", method="POST", delay=0.5)
+    url = f"{local_hub.endpoint}/api/models/{name}/late/commit/main"
+    lines = [{"key": "header", "value": {"summary": "late", "description": ""}}]
+    lines += [{"key": "file", "value": {"path": "a.txt", "content": "YQ==", "encoding": "base64"}}]
+    body = "\n".join(json.dumps(line) for line in lines)
+    with pytest.raises(httpx2.ReadTimeout):
+        httpx2.post(url, content=body, headers={"authorization": f"Bearer {token}"}, timeout=0.1)
+    assert len(api.list_repo_commits(f"{name}/late")) == 1
+    time.sleep(1.5)
+    assert len(api.list_repo_commits(f"{name}/late")) == 2
+
+
+def test_a_stale_answer_is_the_one_before(local_hub):
+    name, token = local_hub.fresh_user()
+    api = local_hub.api(token)
+    api.create_repo(f"{name}/stale")
+    local_hub.fault("stale", path="/refs$", after=1)
+    (old,) = api.list_repo_refs(f"{name}/stale").branches
+    api.upload_file(path_or_fileobj=b"a", path_in_repo="a.txt", repo_id=f"{name}/stale")
+    assert api.list_repo_refs(f"{name}/stale").branches[0].target_commit == old.target_commit
+    assert api.list_repo_refs(f"{name}/stale").branches[0].target_commit != old.target_commit

@@ -6,6 +6,7 @@ what was asked (never a token); `DELETE` forgets it. All of it exists with `--fa
 
 import re
 from collections import deque
+from random import Random
 from typing import Any
 from urllib.parse import unquote
 
@@ -38,19 +39,29 @@ class Match(BaseModel):
 
 
 class Rule(Action):
-    """One kind of trouble: it strikes `times` requests (None: all), after letting `after` of them pass."""
+    """One kind of trouble: it strikes `times` requests (None: all), after letting `after` of them pass.
+
+    With a `share` below 1 it strikes that part of them, drawn by `seed`.
+    """
 
     match: Match = Match()
     times: int | None = Field(1, ge=0)
     after: int = Field(0, ge=0)
+    share: float = Field(1, gt=0, le=1)
+    seed: int = 0
     _seen: int = PrivateAttr(0)
     _hits: int = PrivateAttr(0)
+    _random: Random = PrivateAttr(default_factory=Random)
+
+    def model_post_init(self, _: Any) -> None:
+        self._random.seed(self.seed)
 
     def strikes(self, scope: Scope) -> bool:
         if not self.match.meets(scope):
             return False
         self._seen += 1
         struck = self._seen > self.after and (self.times is None or self._hits < self.times)
+        struck = struck and self._random.random() < self.share
         self._hits += struck
         return struck
 
@@ -66,6 +77,8 @@ class Faults:
         self._store = store
         self._rules: list[Rule] = []
         self._requests: deque[dict[str, Any]] = deque(maxlen=100_000)
+        self._answers: dict[str, list[Message]] = {}
+        """the last answers at the addresses that a `stale` rule is about"""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -77,10 +90,24 @@ class Faults:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         rule = next((rule for rule in self._rules if rule.strikes(scope)), None)
+        before = self._answers.get(_path(scope), [])
+        if any(one.action == "stale" and one.match.meets(scope) for one in self._rules):
+            send = self._remembered(scope, send)
         if rule is None:
             await self._app(scope, receive, send)
         else:
-            await Strike(rule, self._app, self._store, scope, receive, send).strike()
+            await Strike(rule, self._app, self._store, scope, receive, send, before).strike()
+
+    def _remembered(self, scope: Scope, send: Send) -> Send:
+        answer: list[Message] = []
+
+        async def remember(message: Message) -> None:
+            answer.append(message)
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                self._answers[_path(scope)] = answer
+            await send(message)
+
+        return remember
 
     async def _control(self, request: Request) -> Response:
         faults = request.url.path == "/_faults"

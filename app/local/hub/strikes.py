@@ -1,7 +1,7 @@
 """What a fault does to one request, and the hold on its connection that some of them need."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -36,11 +36,13 @@ class Action(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    action: Literal["drop", "apply_then_drop", "status", "status_after", "truncate", "slow", "corrupt", "revoke"]
+    action: Literal[
+        "drop", "apply_then_drop", "status", "status_after", "truncate", "slow", "late", "stale", "corrupt", "revoke"
+    ]
     status: int = Field(503, ge=400, le=599, description="of `status`, before applying, and `status_after`")
     retry_after: int | None = None
     bytes: int = Field(0, ge=0, description="of the body that `truncate` lets through")
-    delay: float = Field(0, ge=0, description="seconds that `slow` waits first")
+    delay: float = Field(0, ge=0, description="seconds that `slow` and `late` wait first")
     bytes_per_second: float | None = Field(None, gt=0, description="of both bodies under `slow`")
 
 
@@ -54,12 +56,14 @@ class Strike:
     scope: Scope
     receive: Receive
     send: Send
+    before: Sequence[Message] = ()
+    """what was answered at this address the last time, if it is known"""
 
     async def strike(self) -> None:
         actions: dict[str, Callable[[], Awaitable[None]]] = {
             "drop": self.cut, "apply_then_drop": self.apply_then_drop, "status": self.status,
             "status_after": self.status_after, "truncate": self.truncate, "corrupt": self.corrupt, "slow": self.slow,
-            "revoke": self.revoke,
+            "late": self.late, "stale": self.stale, "revoke": self.revoke,
         }  # fmt: skip
         await actions[self.what.action]()
 
@@ -114,6 +118,24 @@ class Strike:
         rate = self.what.bytes_per_second
         receive, send = (self._sipped(rate), self._dripped(rate)) if rate else (self.receive, self.send)
         await self.app(self.scope, receive, send)
+
+    async def late(self) -> None:
+        """The request is taken at once and carried out after the delay, when the client may long have gone."""
+        body = b"".join([part async for part in Request(self.scope, self.receive).stream()])
+        await asyncio.sleep(self.what.delay)
+        waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def take() -> Message:
+            return waiting.pop() if waiting else await self.receive()
+
+        await self.app(self.scope, take, self.send)
+
+    async def stale(self) -> None:
+        """What was true at the last question: a cache that lags behind."""
+        if not self.before:
+            await self.app(self.scope, self.receive, self.send)
+        for message in self.before:
+            await self.send(message)
 
     async def revoke(self) -> None:
         """The token is revoked just before the request is looked at."""
