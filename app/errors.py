@@ -17,12 +17,15 @@ class Code(StrEnum):
     REQUEST_TOO_LARGE = "request_too_large"
     UNAUTHENTICATED = "unauthenticated"
     SCOPE_MISSING = "scope_missing"
+    RATE_LIMITED = "rate_limited"
+    QUOTA_EXCEEDED = "quota_exceeded"
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     TOO_LATE = "too_late"
     NOT_RETRYABLE = "not_retryable"
     NOT_READY = "not_ready"
+    WEBHOOK_REFUSED = "webhook_refused"
     # the Hub's repositories
     READ_NOT_GRANTED = "read_not_granted"
     WRITE_NOT_GRANTED = "write_not_granted"
@@ -72,6 +75,8 @@ class Code(StrEnum):
     WORKER_LOST = "worker_lost"
     COMPUTE_CRASHED = "compute_crashed"
     STALLED = "stalled"
+    QUEUE_EXPIRED = "queue_expired"
+    RUNTIME_EXCEEDED = "runtime_exceeded"
     INTERNAL_ERROR = "internal_error"
 
 
@@ -93,6 +98,13 @@ KINDS: dict[Code, Kind] = {
     Code.REQUEST_TOO_LARGE: Kind(status=413, title="The request body is too large"),
     Code.UNAUTHENTICATED: Kind(status=401, title="A valid API key is needed", hint="Send Authorization: Bearer <key>."),
     Code.SCOPE_MISSING: Kind(status=403, title="The API key lacks a scope"),
+    Code.RATE_LIMITED: Kind(
+        status=429, title="Too many requests", retryable=True, hint="Wait for the seconds in Retry-After."
+    ),
+    Code.QUOTA_EXCEEDED: Kind(
+        status=429, title="A quota of the API key is used up", retryable=True,
+        hint="Wait until jobs have ended, or for the seconds in Retry-After.",
+    ),
     Code.NOT_FOUND: Kind(status=404, title="There is no such thing here"),
     Code.METHOD_NOT_ALLOWED: Kind(status=405, title="This method is not offered here"),
     Code.IDEMPOTENCY_KEY_REUSED: Kind(
@@ -101,6 +113,9 @@ KINDS: dict[Code, Kind] = {
     Code.TOO_LATE: Kind(status=409, title="The job has gone too far for this"),
     Code.NOT_RETRYABLE: Kind(status=409, title="Only failed and cancelled jobs can be retried"),
     Code.NOT_READY: Kind(status=503, title="The service is not ready", retryable=True),
+    Code.WEBHOOK_REFUSED: Kind(
+        status=422, title="The webhook's URL is not allowed", hint="Ask the operator to list its host in webhook_hosts."
+    ),
     Code.READ_NOT_GRANTED: Kind(
         status=403,
         title="The API key may not read this repository",
@@ -186,6 +201,14 @@ KINDS: dict[Code, Kind] = {
     Code.WORKER_LOST: Kind(status=500, title="The worker was lost", retryable=True),
     Code.COMPUTE_CRASHED: Kind(status=500, title="The computing process died", retryable=True),
     Code.STALLED: Kind(status=500, title="The job made no progress before its deadline", retryable=True),
+    Code.QUEUE_EXPIRED: Kind(
+        status=500, title="The job did not start before its deadline", retryable=True,
+        hint="Retry it, with a longer max_queue_seconds or a higher priority.",
+    ),
+    Code.RUNTIME_EXCEEDED: Kind(
+        status=500, title="The job did not end before its deadline", retryable=True,
+        hint="Retry it with a longer max_runtime_seconds.",
+    ),
     Code.INTERNAL_ERROR: Kind(status=500, title="Something failed inside the service", retryable=True),
 }
 

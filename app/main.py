@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from app.api import health, merges, methods, problems, scores
+from app.api import deliveries, health, merges, methods, problems, scores
 from app.api.middleware import RequestContext
 from app.api.services import build_services
 from app.settings import Settings, load
@@ -29,6 +29,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.services = services
     app.add_middleware(RequestContext, max_body_bytes=settings.max_body_bytes)
     problems.install(app)
-    for router in (merges.router, scores.router, methods.router, health.router):
+    for router in (merges.router, scores.router, deliveries.router, methods.router, health.router):
         app.include_router(router)
     return app

@@ -22,6 +22,7 @@ class Settings(BaseSettings):
     redis_url: str = Field("", description="redis://, rediss:// or unix:///path/to/socket")
     hub_endpoint: str = "https://huggingface.co"
     hub_token_file: Path | None = Field(None, description="file with the Hub token that the service acts with")
+    hub_credentials: Path | None = Field(None, description="named Hub credentials: a directory, or a TOML or JSON file")
     secret_file: Path | None = Field(None, description="file with the key that API keys and cursors are signed with")
     data_dir: Path = Path("~/.local/share/spear")
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -39,14 +40,31 @@ class Settings(BaseSettings):
     crash_at: str = Field("", description="for tests: where workers die, as point@attempt:target, comma-separated")
     idempotency_hours: float = Field(24, gt=0)
 
+    webhook_hosts: str = Field("", description="hosts and origins that webhooks may go to; `*`: the public internet")
+    webhook_secret_file: Path | None = Field(None, description="file with whsec_ lines, the newest first")
+    webhook_retry_seconds: str = "5,300,1800,7200,18000,36000,50400,72000,86400"
+    webhook_senders: int = Field(2, ge=0, description="threads of each sweep that deliver webhooks")
+    otlp_endpoint: str = Field("", description="where traces are sent (OTLP over HTTP); empty: nowhere")
+    signing_key_file: Path | None = Field(None, description="Ed25519 private key (PEM) that manifests are signed with")
+
+    requests_per_minute: int = Field(1_200, ge=1, description="of one API key; its own number goes before")
+    changes_per_minute: int = Field(300, ge=1, description="of one API key: requests that are to change something")
+    refusals_per_minute: int = Field(300, ge=1, description="requests without a valid API key, of one address")
+    max_active_jobs: int = Field(1_000, ge=0, description="jobs of one API key that have not ended; 0: no limit")
+    max_daily_bytes: int = Field(0, ge=0, description="planned input bytes of one API key in a UTC day; 0: no limit")
+    audit_days: float = Field(365, ge=0, description="how long the audit is kept; 0: for ever")
+
     hub_timeout_seconds: float = Field(30, gt=0, description="connect and read timeout of one call to the Hub")
     parallel_checks: int = Field(8, ge=1, description="requests that one API process checks against the Hub at once")
     download_workers: int = Field(4, ge=1)
     cache_max_bytes: int = Field(200_000_000_000, ge=0)
     spectra_max_bytes: int = Field(1_000_000_000, ge=0)
     max_body_bytes: int = Field(1_000_000, ge=1)
-    max_header_bytes: int = Field(100_000_000, ge=8)
-    max_tensors: int = Field(200_000, ge=1)
+    max_header_bytes: int = Field(100_000_000, ge=8, le=100_000_000, description="no more than safetensors itself takes")
+    max_tensors: int = Field(200_000, ge=1, le=200_000)
+    max_name_length: int = Field(512, ge=1, le=512, description="characters of a tensor's name")
+    max_json_depth: int = Field(64, ge=4, le=64, description="levels of config, tokenizer and index files")
+    max_json_values: int = Field(5_000_000, ge=1, le=5_000_000, description="members and items of any JSON of a repo")
     max_files: int = Field(2_000, ge=1)
     max_total_bytes: int = Field(4_000_000_000_000, ge=1)
     max_small_file_bytes: int = Field(64_000_000, ge=1, description="config, tokenizer and index files")

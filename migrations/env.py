@@ -3,8 +3,7 @@
 from alembic import context
 from sqlalchemy import NullPool, create_engine, text
 
-from app.jobs import access_tables  # noqa: F401  (adds its tables to the metadata)
-import app.jobs.webhook_tables  # noqa: F401  (its tables belong to the schema)
+from app.jobs import access_tables, webhook_tables  # noqa: F401  (add their tables to the metadata)
 from app.jobs.tables import Base
 
 MIGRATION_LOCK = 7_300_001

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Request, Response
 
 from app.api.auth import Writer
+from app.api.deliveries import add_delivery_routes
 from app.api.jobs import accepted, add_job_routes
 from app.api.problems import RESPONSES
 from app.api.services import Uses
@@ -48,3 +49,4 @@ def post_plan(*, form: AnyForm, services: Uses, caller: Writer) -> dict[str, Any
 
 
 add_job_routes(router, Kind.MERGE, parse=parse_recipe)
+add_delivery_routes(router, Kind.MERGE)

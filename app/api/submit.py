@@ -16,6 +16,7 @@ from app.jobs.store import Idempotency, Submission
 from app.jobs.tables import Job
 from app.queue.dispatch import announce
 from app.recipes import Recipe, Scoring
+from app.webhooks.policy import Policy
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _TURN_SECONDS = 0.5
@@ -26,6 +27,8 @@ Request = Recipe | Scoring
 
 def check(services: Services, recipe: Request, *, caller: Caller) -> Preflight:
     """All checks before a job is accepted; raises `SpearError` with the field at fault."""
+    if isinstance(recipe, Recipe) and recipe.webhook:
+        Policy.of(services.settings.webhook_hosts).admit(recipe.webhook.url)
     commits = _named_commits(services, recipe, caller=caller)
     with _turn(services), connected(services.settings) as hubs:
         checked = preflight(

@@ -6,8 +6,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, func, insert, update
 from sqlalchemy.orm import Session
+from structlog.contextvars import get_contextvars
 
 from app.jobs.tables import Event, Job
+from app.jobs.webhooks import note
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +43,19 @@ def change(
 
 
 def append(session: Session, job: Job, events: Sequence[NewEvent]) -> None:
-    """Write events whose numbers end at the job's `event_seq`, which has already grown for them."""
+    """Write events whose numbers end at the job's `event_seq`, which has already grown for them.
+
+    Each bears the request and the trace that it happened in; and the job's webhook is to be told of it, where wanted.
+    """
     first = job.event_seq - len(events) + 1
+    context = get_contextvars()
+    origin = {name: context.get(name) for name in ("request_id", "trace_id")}
     session.execute(
         insert(Event),
         [
             {"job_id": job.id, "seq": first + i, "type": e.type, "level": e.level, "stage": e.stage, "data": e.data}
+            | origin
             for i, e in enumerate(events)
         ],
     )
+    note(session, job, [event.type for event in events])

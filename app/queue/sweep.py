@@ -1,4 +1,7 @@
-"""The sweep: every few seconds, rescue what nobody works on and announce what nobody has heard of."""
+"""The sweep: every few seconds, rescue what nobody works on and announce what nobody has heard of.
+
+Its process delivers the webhooks too.
+"""
 
 import threading
 
@@ -10,8 +13,11 @@ from app.jobs.spectra import Spectra
 from app.queue.broker import make_celery, queued_messages
 from app.queue.dispatch import announce
 from app.settings import Settings
+from app.webhooks.sender import send
 
 log = structlog.get_logger()
+SENDER_PATIENCE_SECONDS = 3.0
+"""what a webhook under way may still take at the end; one that is cut off is sent again"""
 
 
 def run(settings: Settings, *, stop: threading.Event) -> None:
@@ -22,6 +28,7 @@ def run(settings: Settings, *, stop: threading.Event) -> None:
     )
     spectra = Spectra(database, max_bytes=settings.spectra_max_bytes)
     celery = make_celery(settings)
+    senders = send(settings, stop=stop)
     while not stop.is_set():
         try:
             for job_id in rescue.sweep(waiting=queued_messages(settings.redis_url)):
@@ -30,3 +37,5 @@ def run(settings: Settings, *, stop: threading.Event) -> None:
         except DatabaseError as error:
             log.warning("sweep.failed", error=type(error).__name__)
         stop.wait(settings.sweep_seconds)
+    for sender in senders:
+        sender.join(SENDER_PATIENCE_SECONDS)

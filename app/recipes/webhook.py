@@ -12,8 +12,8 @@ _URL = re.compile(
     r"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::(?P<port>[1-9][0-9]{0,4}))?"
     r"(?P<path>(?:/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*)?(?:\?[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*)?)"
 )
-"""One spelling of each part and no other: no user, no fragment, no backslash, nothing but visible ASCII. Readers of URLs
-differ about all of those, and what two readers read differently gets past one of them."""
+"""One spelling of each part and no other: no user, no fragment, no backslash, nothing but visible ASCII. Readers of
+URLs differ about all of those, and what two readers read differently gets past one of them."""
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 

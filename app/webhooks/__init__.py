@@ -1,0 +1,1 @@
+"""Words to callers' own servers: signed, and unable to reach inside."""
