@@ -1,0 +1,1 @@
+"""What models can do, measured: items by item, on tasks of lm-eval and of the caller's own."""
