@@ -27,6 +27,7 @@ def check_read(repo: str, *, anonymous: Hub, service: Hub, reads: Sequence[str])
         return
     if granted(repo, reads):
         service.check_access(repo)
+        _refuse_moved(repo, service.name_of(repo), anonymous=anonymous, grants=reads)
     elif refusal.code is Code.REPO_GATED:
         # everybody can see that it is gated
         raise SpearError(Code.REPO_GATED, f"{repo} is gated, and this API key has no grant for it", repo=repo)
@@ -46,6 +47,7 @@ def check_write(target: Target, *, service: Hub, writes: Sequence[str]) -> None:
         raise SpearError(Code.WRITE_NOT_GRANTED, f"this API key has no write grant for {repo}", repo=repo)
     try:
         service.check_access(repo, write=True)
+        name = service.name_of(repo)
     except SpearError as error:
         if error.code not in _DENIALS:
             raise
@@ -53,6 +55,18 @@ def check_write(target: Target, *, service: Hub, writes: Sequence[str]) -> None:
             raise SpearError(
                 Code.TARGET_NOT_WRITABLE, f"the service's Hub account cannot write to {repo}", repo=repo
             ) from None
+        return
+    if not granted(name, writes):
+        message = f"{repo} is not the repository's own name, and this API key has no write grant for that one"
+        raise SpearError(Code.WRITE_NOT_GRANTED, message, repo=repo)
+
+
+def _refuse_moved(repo: str, name: str, *, anonymous: Hub, grants: Sequence[str]) -> None:
+    """A repository that was moved to another namespace is still found under its old name: that grant ended there."""
+    if granted(name, grants) or _refusal(anonymous, name) is None:
+        return
+    message = f"{repo} is not public, and this API key has no grant for it under its present name"
+    raise SpearError(Code.READ_NOT_GRANTED, message, repo=repo)
 
 
 def _creatable(repo: str, service: Hub) -> bool:

@@ -26,6 +26,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # noqa: E402 
 )
 
 from app.errors import Code, SpearError  # noqa: E402
+from app.hub.credentials import choose  # noqa: E402
 from app.hub.failures import CALL, WIRE, translate  # noqa: E402
 from app.settings import Settings  # noqa: E402
 
@@ -102,6 +103,11 @@ class Hub:
             repo=repo,
             revision=revision,
         )
+
+    def name_of(self, repo: str) -> str:
+        """The repository's own name: another one where it was renamed and the Hub leads on."""
+        found = self._reading(lambda: self.api.model_info(repo, timeout=self.timeout_seconds), repo=repo)
+        return str(found.id)
 
     def branches(self, repo: str) -> dict[str, str]:
         """The commit at the head of each branch, by the branch's name."""
@@ -231,29 +237,42 @@ class Hub:
 
 @dataclass(frozen=True)
 class Hubs:
-    """The same Hub without and with the service's credential."""
+    """The same Hub without a credential, with the one that reads, and with the one that publishes."""
 
     anonymous: Hub
     service: Hub
+    publishing: Hub | None = None
+    """where it is another credential than the one that reads"""
+
+    @property
+    def publisher(self) -> Hub:
+        return self.publishing or self.service
 
 
 @contextmanager
-def connected(settings: Settings) -> Iterator[Hubs]:
+def connected(settings: Settings, *, credential: str | None = None, token: str | None = None) -> Iterator[Hubs]:
     """`connect`, closed at the end."""
-    hubs = connect(settings)
+    hubs = connect(settings, credential=credential, token=token)
     try:
         yield hubs
     finally:
-        hubs.anonymous.close()
-        hubs.service.close()
+        for hub in {hubs.anonymous, hubs.service, hubs.publisher}:
+            hub.close()
 
 
-def connect(settings: Settings) -> Hubs:
-    """Both views of the configured Hub; the token is read from its file now."""
-    timeout = settings.hub_timeout_seconds
+def connect(settings: Settings, *, credential: str | None = None, token: str | None = None) -> Hubs:
+    """All views of the configured Hub, as the caller's own `token`, else the named credential, else the service's own.
+
+    Tokens are read from their files now.
+    """
+    timeout, chosen = settings.hub_timeout_seconds, choose(settings, name=credential, token=token)
+    service = Hub(settings.hub_endpoint, chosen.read, timeout_seconds=timeout)
     return Hubs(
         anonymous=Hub(settings.hub_endpoint, None, timeout_seconds=timeout),
-        service=Hub(settings.hub_endpoint, settings.hub_token(), timeout_seconds=timeout),
+        service=service,
+        publishing=None if chosen.write == chosen.read else Hub(
+            settings.hub_endpoint, chosen.write, timeout_seconds=timeout
+        ),
     )
 
 

@@ -1,78 +1,92 @@
-"""API keys: made, found by what the caller sends, revoked. Only an HMAC of a key is stored."""
+"""API keys: made, found by what the caller sends, listed, rotated, revoked. Only an HMAC of a key is stored."""
 
 import hashlib
 import hmac
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy.orm import Session
 
 from app.errors import Code, SpearError
+from app.jobs.callers import Caller
 from app.jobs.database import Database
 from app.jobs.ids import new_id
+from app.jobs.quotas import Quota
 from app.jobs.tables import ApiKey
 
+__all__ = ["SCOPES", "Allowance", "Caller", "Keys"]
+
 SCOPES = ("merges:read", "merges:write", "admin")
+COPIED = (
+    "owner", "name", "scopes", "reads", "writes", "unlimited", "credential", "requests_per_minute", "max_active",
+    "max_running", "bytes_per_day",
+)  # fmt: skip
+"""what a key that is rotated hands on"""
 _USE_STEP = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Caller:
-    """Who asks, and what they may."""
+class Allowance:
+    """A key's own limits; None stands for those of the settings. `credential` names whom it acts as on the Hub."""
 
-    key_id: str
-    owner: str
-    scopes: frozenset[str]
-    reads: tuple[str, ...]
-    writes: tuple[str, ...]
-    unlimited: bool
-
-    def require(self, scope: str) -> None:
-        """Raises `SpearError(scope_missing)`; `admin` holds every scope."""
-        if scope not in self.scopes and "admin" not in self.scopes:
-            raise SpearError(Code.SCOPE_MISSING, f"this needs the scope {scope}", scope=scope)
+    credential: str | None = None
+    requests_per_minute: int | None = None
+    max_active: int | None = None
+    max_running: int | None = None
+    bytes_per_day: int | None = None
 
 
 class Keys:
-    """The keys in the database, hashed with the service's secret."""
+    """The keys in the database, hashed with the service's secret. `defaults` are for keys without limits of their own."""
 
-    def __init__(self, database: Database, *, secret: bytes) -> None:
+    def __init__(self, database: Database, *, secret: bytes, defaults: Quota = Quota()) -> None:  # noqa: B008  (frozen)
         self._database = database
         self._secret = secret
+        self._defaults = defaults
 
     def create(
         self, *, name: str, owner: str | None = None, scopes: Sequence[str], reads: Sequence[str] = (),
         writes: Sequence[str] = (), unlimited: bool = False, expires_at: datetime | None = None,
+        allowance: Allowance = Allowance(),  # noqa: B008  (frozen)
     ) -> str:
         """A new key; the returned text is shown this once. Grants are namespaces (`org`) or repos (`org/name`)."""
+        return self.add(
+            name=name, owner=owner, scopes=scopes, reads=reads, writes=writes, unlimited=unlimited,
+            expires_at=expires_at, allowance=allowance,
+        )[1]
+
+    def add(
+        self, *, name: str, owner: str | None = None, scopes: Sequence[str], reads: Sequence[str] = (),
+        writes: Sequence[str] = (), unlimited: bool = False, expires_at: datetime | None = None,
+        allowance: Allowance = Allowance(),  # noqa: B008  (frozen)
+    ) -> tuple[ApiKey, str]:
+        """As `create`: the row and the text."""
         unknown = sorted(set(scopes) - set(SCOPES))
         if unknown:
             raise SpearError(Code.INVALID_REQUEST, f"unknown scope {unknown[0]}; known are {', '.join(SCOPES)}")
-        prefix = secrets.token_hex(4)
-        token = f"spear_{prefix}_{secrets.token_urlsafe(32)}"
-        row = ApiKey(
-            id=new_id("key"), owner=owner or name, name=name, prefix=prefix, digest=self._digest(token),
-            scopes=list(scopes), reads=list(reads), writes=list(writes), unlimited=unlimited, expires_at=expires_at,
-        )
+        values = {
+            "owner": owner or name, "name": name, "scopes": list(scopes), "reads": list(reads), "writes": list(writes),
+            "unlimited": unlimited,
+        }  # fmt: skip
         with self._database.transaction() as session:
-            session.add(row)
-        return token
+            return self._insert(session, expires_at=expires_at, **values, **asdict(allowance))
 
     def find(self, token: str) -> Caller | None:
         """The caller behind a key that is valid now."""
         parts = token.split("_", 2)
         if len(parts) != 3 or parts[0] != "spear":
             return None
-        now = datetime.now(UTC)
+        digest, now = self._digest(token), datetime.now(UTC)
         with self._database.transaction() as session:
             row = session.scalars(select(ApiKey).where(ApiKey.prefix == parts[1])).one_or_none()
-            if row is None or not hmac.compare_digest(row.digest, self._digest(token)) or not _valid(row, now=now):
+            if row is None or not hmac.compare_digest(row.digest, digest) or not _valid(row, now=now):
                 return None
             if row.last_used_at is None or now - row.last_used_at > _USE_STEP:
                 session.execute(update(ApiKey).where(ApiKey.id == row.id).values(last_used_at=func.now()))
-        return _caller(row)
+        return self._caller(row)
 
     def grants(self, key_id: str) -> Caller | None:
         """What the owner of a key may do now, for the worker's second look; None if nothing any more.
@@ -93,27 +107,96 @@ class Keys:
             writes=tuple(dict.fromkeys(grant for row in counting for grant in row.writes)), unlimited=False,
         )
 
+    def credential(self, key_id: str) -> str | None:
+        """The name of the Hub credential that jobs of this key act with; None is the service's own."""
+        with self._database.transaction() as session:
+            return session.scalars(select(ApiKey.credential).where(ApiKey.id == key_id)).one_or_none()
+
+    def page(self, *, limit: int, before: str | None = None) -> Sequence[ApiKey]:
+        """Keys, newest first; `before` is the last id of the page before."""
+        query = select(ApiKey).order_by(ApiKey.id.desc()).limit(limit)
+        with self._database.transaction() as session:
+            return session.scalars(query.where(ApiKey.id < before) if before else query).all()
+
+    def get(self, key_id: str) -> ApiKey:
+        """One key. Raises `SpearError(not_found)`."""
+        with self._database.transaction() as session:
+            return _found(session.get(ApiKey, key_id), key_id)
+
+    def rotate(self, key_id: str, *, overlap: timedelta) -> tuple[ApiKey, str]:
+        """A new key with all that this one may do, which itself ends after the overlap; the new row and its text.
+
+        The new key is valid for as long as the old one was made for. Raises `SpearError(not_found)` for a key that
+        is not there, `SpearError(invalid_request)` for one that is not valid any more.
+        """
+        now = datetime.now(UTC)
+        with self._database.transaction() as session:
+            old = _found(session.get(ApiKey, key_id, with_for_update=True), key_id)
+            if not _valid(old, now=now):
+                raise SpearError(Code.INVALID_REQUEST, f"key {key_id} is not valid any more; make a new one")
+            lifetime = old.expires_at - old.created_at if old.expires_at else None
+            end = now + overlap
+            session.execute(
+                update(ApiKey).where(ApiKey.id == key_id)
+                .values(expires_at=min(old.expires_at or end, end))
+            )  # fmt: skip
+            expires_at = now + lifetime if lifetime else None
+            return self._insert(session, expires_at=expires_at, **{name: getattr(old, name) for name in COPIED})
+
+    def newest(self, name: str) -> str:
+        """The id of the newest valid key of a name. Raises `SpearError(not_found)`."""
+        query = select(ApiKey).where(ApiKey.name == name).order_by(ApiKey.id.desc())
+        now = datetime.now(UTC)
+        with self._database.transaction() as session:
+            row = next((row for row in session.scalars(query) if _valid(row, now=now)), None)
+        return _found(row, name).id
+
     def revoke(self, *, name: str) -> int:
         """Revoke all keys of a name; how many there were."""
+        return self._revoke(ApiKey.name == name)
+
+    def revoke_one(self, key_id: str) -> ApiKey:
+        """Revoke one key; again changes nothing. Raises `SpearError(not_found)`."""
+        self._revoke(ApiKey.id == key_id)
+        return self.get(key_id)
+
+    def _revoke(self, which: ColumnElement[bool]) -> int:
         statement = (
-            update(ApiKey)
-            .where(ApiKey.name == name, ApiKey.revoked_at.is_(None))
-            .values(revoked_at=func.now())
-            .returning(ApiKey.id)
+            update(ApiKey).where(which, ApiKey.revoked_at.is_(None)).values(revoked_at=func.now()).returning(ApiKey.id)
         )
         with self._database.transaction() as session:
             return len(session.scalars(statement).all())
 
+    def _insert(self, session: Session, **values: object) -> tuple[ApiKey, str]:
+        prefix = secrets.token_hex(4)
+        token = f"spear_{prefix}_{secrets.token_urlsafe(32)}"
+        row = ApiKey(id=new_id("key"), prefix=prefix, digest=self._digest(token), **values)
+        session.add(row)
+        session.flush()
+        session.refresh(row)
+        return row, token
+
     def _digest(self, token: str) -> bytes:
         return hmac.digest(self._secret, token.encode(), hashlib.sha256)
+
+    def _caller(self, row: ApiKey) -> Caller:
+        active, daily = row.max_active, row.bytes_per_day
+        quota = Quota(
+            max_active=self._defaults.max_active if active is None else active,
+            bytes_per_day=self._defaults.bytes_per_day if daily is None else daily,
+        )
+        return Caller(
+            key_id=row.id, owner=row.owner, name=row.name, scopes=frozenset(row.scopes), reads=tuple(row.reads),
+            writes=tuple(row.writes), unlimited=row.unlimited, credential=row.credential,
+            requests_per_minute=row.requests_per_minute, quota=Quota() if row.unlimited else quota,
+        )
 
 
 def _valid(row: ApiKey, *, now: datetime) -> bool:
     return row.revoked_at is None and (row.expires_at is None or row.expires_at > now)
 
 
-def _caller(row: ApiKey) -> Caller:
-    return Caller(
-        key_id=row.id, owner=row.owner, scopes=frozenset(row.scopes), reads=tuple(row.reads), writes=tuple(row.writes),
-        unlimited=row.unlimited,
-    )
+def _found(row: ApiKey | None, what: str) -> ApiKey:
+    if row is None:
+        raise SpearError(Code.NOT_FOUND, f"there is no key {what}", key=what)
+    return row
