@@ -62,6 +62,13 @@ class Code(StrEnum):
     ZERO_NORM = "zero_norm"
     ADAPTER_INVALID = "adapter_invalid"
     ADAPTER_UNSUPPORTED = "adapter_unsupported"
+    # the evaluation
+    TASK_UNKNOWN = "task_unknown"
+    TASK_INVALID = "task_invalid"
+    TASK_EMPTY = "task_empty"
+    TASK_UNSUPPORTED = "task_unsupported"
+    TOKENIZER_UNSUITABLE = "tokenizer_unsuitable"
+    GATE_FAILED = "gate_failed"
     # the target
     TARGET_BUSY = "target_busy"
     TARGET_NOT_WRITABLE = "target_not_writable"
@@ -179,6 +186,21 @@ KINDS: dict[Code, Kind] = {
     ),
     Code.ZERO_NORM: Kind(
         status=422, title="A tensor of zeros has no direction", hint="Use a method that does not need one, as linear."
+    ),
+    Code.TASK_UNKNOWN: Kind(
+        status=422, title="lm-eval knows no task of this name", hint="`lm-eval ls tasks` lists the names."
+    ),
+    Code.TASK_INVALID: Kind(
+        status=422, title="A task file is not valid", hint="The message names the line and the field."
+    ),
+    Code.TASK_EMPTY: Kind(status=422, title="A task has no items"),
+    Code.TASK_UNSUPPORTED: Kind(
+        status=422, title="The task cannot be evaluated here", hint="Take a task that grades each item by itself."
+    ),
+    Code.TOKENIZER_UNSUITABLE: Kind(status=422, title="The tokenizer lacks a token that the evaluation needs"),
+    Code.GATE_FAILED: Kind(
+        status=422, title="The result did not pass the gate and was not published",
+        hint="Look at the evaluation in the report; restore more, or lower the gate.",
     ),
     Code.TARGET_BUSY: Kind(
         status=409, title="Another job is active for this target", hint="Wait for it, cancel it, or use another branch."

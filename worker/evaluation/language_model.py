@@ -1,0 +1,65 @@
+"""lm-eval's model interface over one loaded model whose weights change between runs.
+
+What is asked for is tokenised once and kept, so that measuring another candidate costs its forward passes only.
+"""
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+from worker.evaluation.likelihood import Likelihood, Span, likelihoods
+
+BATCH_TOKENS = 4096
+
+
+class LanguageModel(HFLM):  # type: ignore[misc]  (lm-eval has no types)
+    """Answers lm-eval's requests with the weights that `model` has at the moment."""
+
+    def __init__(self, model: Any, tokenizer: Any, *, batch_tokens: int = BATCH_TOKENS, batch_size: int = 8) -> None:
+        super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+        self._batch_tokens = batch_tokens
+        self._kept: dict[Hashable, list[Span]] = {}
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:  # noqa: ARG002, FBT001, FBT002  (lm-eval's signature)
+        """Of each continuation after its context, and whether greedy generation would give it."""
+        spans = [span for request in requests for span in self._spans("continuation", request.args, self._continuation)]
+        return [(found.total, found.greedy) for found in self._likelihoods(spans)]
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:  # noqa: ARG002, FBT001, FBT002
+        """Of whole texts: in windows of the model's context, each token once."""
+        windows = [self._spans("rolling", request.args, self._rolling) for request in requests]
+        found = iter(self._likelihoods([span for spans in windows for span in spans]))
+        return [sum(next(found).total for _ in spans) for spans in windows]
+
+    def token_count(self, text: str) -> int:
+        """How many tokens `loglikelihood_rolling` predicts in a text."""
+        return sum(span.scored for span in self._spans("rolling", (text,), self._rolling))
+
+    def _likelihoods(self, spans: list[Span]) -> list[Likelihood]:
+        return likelihoods(self.model, spans, batch_tokens=self._batch_tokens)
+
+    def _spans(self, kind: str, args: tuple[Any, ...], encode: Callable[..., list[Span]]) -> list[Span]:
+        key = (kind, *args)
+        if key not in self._kept:
+            self._kept[key] = encode(*args)
+        return self._kept[key]
+
+    def _continuation(self, context: str, continuation: str) -> list[Span]:
+        """As lm-eval splits them; where both are longer than the model's context, the context's beginning goes."""
+        before, after = self._encode_pair(context, continuation) if context else self._bare(continuation)
+        tokens = (*before, *after)[-self.max_length :]
+        return [Span(tokens=tokens, scored=min(len(after), len(tokens) - 1))]
+
+    def _bare(self, continuation: str) -> tuple[list[int], list[int]]:
+        return [self.prefix_token_id], self.tok_encode(continuation, add_special_tokens=False)
+
+    def _rolling(self, text: str) -> list[Span]:
+        windows = get_rolling_token_windows(
+            token_list=self.tok_encode(text), prefix_token=self.prefix_token_id, max_seq_len=self.max_length,
+            context_len=1,
+        )
+        pairs = [make_disjoint_window(window) for window in windows]
+        return [Span(tokens=(*before, *after), scored=len(after)) for before, after in pairs]
