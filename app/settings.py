@@ -36,6 +36,12 @@ class Settings(BaseSettings):
     resend_seconds: float = Field(30, gt=0, description="a queued job is announced again after this time")
     max_attempts: int = Field(3, ge=1)
     stall_seconds: float = Field(1800, gt=0, description="a stage without any progress for so long is ended")
+    stage_stall_seconds: dict[str, float] = Field(
+        {"resolving": 600, "downloading": 600}, description="the same for single stages, as a JSON object"
+    )
+    max_running_jobs: int = Field(
+        0, ge=0, description="jobs of one API key that run at once, where the key has no limit of its own; 0: no limit"
+    )
     publish_seconds: float = Field(120, gt=0, description="deadline of one publishing attempt")
     crash_at: str = Field("", description="for tests: where workers die, as point@attempt:target, comma-separated")
     idempotency_hours: float = Field(24, gt=0)
@@ -83,6 +89,10 @@ class Settings(BaseSettings):
     def home(self) -> Path:
         """The data directory, with ~ resolved."""
         return self.data_dir.expanduser().absolute()
+
+    def stall_seconds_of(self, stage: str) -> float:
+        """How long a stage may be without progress: its own limit, if it has one that is shorter."""
+        return min(self.stall_seconds, self.stage_stall_seconds.get(stage, self.stall_seconds))
 
     def hub_token(self) -> str | None:
         """The Hub token, read anew so that a rotated file takes effect."""

@@ -18,6 +18,12 @@ from worker.death import die_with
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
 _POLL_SECONDS = 0.2
 _STDERR = 2
+_MAX_MESSAGE = 256_000_000
+_FIELDS = {
+    "stage": {"name", "total", "unit"}, "step": {"done", "name"}, "spectrum": {"record"}, "warning": {"message"},
+    "error": {"code", "message", "names"}, "done": {"summary"},
+}  # fmt: skip
+"""what each kind of message has at least"""
 _TEARDOWN_SECONDS = 30
 _KILLED_HINTS = {
     signal.SIGKILL: (Code.OUT_OF_MEMORY, "was killed, most likely because memory ran out"),
@@ -44,7 +50,7 @@ def run_child(
                 hear(message)
         status = _ended(process, check=check)
     if last.get("kind") == "error":
-        raise SpearError(Code(last["code"]), last["message"], **last["names"])
+        raise _told(last)
     if status != 0 or not last:
         raise _death(status)
     summary: dict[str, Any] = last["summary"]
@@ -97,7 +103,24 @@ def _messages(pipe: int, *, check: Callable[[], None]) -> Iterator[dict[str, Any
             if not chunk:
                 return
             *lines, buffer = (buffer + chunk).split(b"\n")
-            yield from (json.loads(line) for line in lines)
+            if len(buffer) > _MAX_MESSAGE:
+                raise _garbage(buffer)
+            yield from (_message(line) for line in lines)
+
+
+def _message(line: bytes) -> dict[str, Any]:
+    """One line, if it is a message of the protocol in `worker.pipeline.task`; the child is not trusted with more."""
+    try:
+        message = json.loads(line)
+        if set(message) >= _FIELDS[message["kind"]]:
+            return dict(message)
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise _garbage(line)
+
+
+def _garbage(line: bytes) -> SpearError:
+    return SpearError(Code.COMPUTE_CRASHED, f"the computing process said something unintelligible: {line[:80]!r}")
 
 
 def _environment(outer: Mapping[str, str], *, threads: int) -> dict[str, str]:
@@ -107,6 +130,14 @@ def _environment(outer: Mapping[str, str], *, threads: int) -> dict[str, str]:
         "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count,
         "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "MPLBACKEND": "Agg", "PYTHONHASHSEED": "0",
     }
+
+
+def _told(message: dict[str, Any]) -> SpearError:
+    """The error that the child reports."""
+    try:
+        return SpearError(Code(message["code"]), str(message["message"]), **message["names"])
+    except (ValueError, TypeError):
+        return _garbage(json.dumps(message).encode())
 
 
 def _death(status: int) -> SpearError:

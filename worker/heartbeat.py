@@ -25,6 +25,7 @@ class Reason(StrEnum):
     LOST = "lost"
     DRAINING = "draining"
     STALLED = "stalled"
+    OVERRUN = "overrun"
 
 
 class StoppedError(Exception):
@@ -42,13 +43,17 @@ class Heartbeat:
     """
 
     def __init__(
-        self, leases: Leases, lease: Lease, *, lease_seconds: float, stall_seconds: float, draining: Callable[[], bool]
+        self, leases: Leases, lease: Lease, *, lease_seconds: float, stall_seconds: float, draining: Callable[[], bool],
+        seconds_left: float | None = None, undecided: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`seconds_left` until the job's deadline, which does not count while a publish is `undecided`."""
         self._leases = leases
         self._lease = lease
         self._lease_seconds = lease_seconds
         self._stall_seconds = stall_seconds
         self._draining = draining
+        self._undecided = undecided
+        self._ends = None if seconds_left is None else time.monotonic() + seconds_left
         self._over = threading.Event()
         self._renewed = self._progress = time.monotonic()
         self._reason: Reason | None = None
@@ -64,8 +69,13 @@ class Heartbeat:
         self._over.set()
         self._thread.join()
 
+    def begin_stage(self, *, stall_seconds: float) -> None:
+        """A stage begins that may be without progress for so long."""
+        self._stall_seconds = stall_seconds
+        self.progressed()
+
     def progressed(self) -> None:
-        """The work has moved on; without this for `stall_seconds` it is ended."""
+        """The work has moved on; without this for the stage's `stall_seconds` it is ended."""
         self._progress = time.monotonic()
 
     def stopping(self) -> bool:
@@ -108,3 +118,5 @@ class Heartbeat:
             self._reason = Reason.LOST
         elif self._reason is None and now - self._progress > self._stall_seconds:
             self._reason = Reason.STALLED
+        elif self._reason is None and self._ends is not None and now > self._ends and not self._undecided():
+            self._reason = Reason.OVERRUN

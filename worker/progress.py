@@ -1,6 +1,7 @@
 """Progress of the running stage, written to the job in small batches."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -19,7 +20,12 @@ FLUSH_SECONDS = 0.5
 class Progress:
     """Stages, steps and warnings as they come; at most two writes a second."""
 
-    def __init__(self, leases: Leases, lease: Lease, *, patiently: Patience, crash: CrashPoints) -> None:
+    def __init__(
+        self, leases: Leases, lease: Lease, *, patiently: Patience, crash: CrashPoints,
+        began: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`began` is told the name of each stage that begins."""
+        self._began = began
         self._patiently = patiently
         self._crash = crash
         self._leases = leases
@@ -41,6 +47,7 @@ class Progress:
         self.close()
         self._stage, self._total, self._unit, self._done = name, total, unit, 0.0
         self._started = time.monotonic()
+        self._began(name)
         self._patiently(lambda: self._leases.begin_stage(self._lease, name))
         self._crash.reach(f"{name}.begun")
 

@@ -28,30 +28,38 @@ log = structlog.get_logger()
 RETRIED = frozenset(
     {
         Code.HUB_UNAVAILABLE, Code.NOT_READY, Code.OUT_OF_MEMORY, Code.COMPUTE_CRASHED, Code.STALLED,
-        Code.WORKER_LOST, Code.INTERNAL_ERROR,
+        Code.DISK_FULL, Code.WORKER_LOST, Code.INTERNAL_ERROR,
     }
 )
 """faults that may pass: the job is queued again while it has attempts left"""
 
 
-def supervise(job_id: str, *, settings: Settings, owner: str, draining: Callable[[], bool]) -> None:
-    """Work on a job if it can be claimed. Returns when the job is settled, handed back, or somebody else's."""
+def supervise(*, settings: Settings, owner: str, draining: Callable[[], bool]) -> None:
+    """Work on one job after the other, as long as one may be claimed: a job that ends frees a place of its key."""
     database = Database(settings.database_url, pool_size=2)
     try:
-        leases = Leases(database, seconds=settings.lease_seconds)
-        clear(settings.home, unfinished=leases.unfinished)
-        job = leases.claim(job_id, owner=owner)
-        if job is None:
-            log.info("claim.refused", job=job_id)
-            return
-        log.info("job.claimed", job=job.id, attempt=job.attempt, token=job.lease_token)
-        _Attempt(job, settings=settings, database=database, leases=leases, draining=draining).make()
-    except LeaseLostError:
-        log.warning("lease.lost", job=job_id)
+        leases = Leases(database, seconds=settings.lease_seconds, max_running=settings.max_running_jobs)
+        while not draining():
+            clear(settings.home, unfinished=leases.unfinished)
+            job = leases.claim_next(owner=owner)
+            if job is None:
+                return
+            log.info("job.claimed", job=job.id, attempt=job.attempt, token=job.lease_token)
+            _attempt(job, settings=settings, database=database, leases=leases, draining=draining)
     except DatabaseAway as error:
-        log.warning("database.gone", job=job_id, error=type(error).__name__)
+        log.warning("database.gone", error=type(error).__name__)
     finally:
         database.close()
+
+
+def _attempt(
+    job: Job, *, settings: Settings, database: Database, leases: Leases, draining: Callable[[], bool]
+) -> None:
+    """One attempt. Returns when the job is settled, handed back, or somebody else's."""
+    try:
+        _Attempt(job, settings=settings, database=database, leases=leases, draining=draining).make()
+    except LeaseLostError:
+        log.warning("lease.lost", job=job.id)
 
 
 class _Attempt:
@@ -67,10 +75,12 @@ class _Attempt:
         self._workspace = Workspace(settings.home, job.id)
         self._crash = crash = CrashPoints(settings.crash_at, attempt=job.attempt, target=job.target_repo)
         self._patiently = Patience(seconds=settings.lease_seconds)
-        self._progress = Progress(leases, self._lease, patiently=self._patiently, crash=crash)
+        self._progress = Progress(
+            leases, self._lease, patiently=self._patiently, crash=crash, began=self._allow_stage
+        )
         self._heartbeat = Heartbeat(
             leases, self._lease, lease_seconds=settings.lease_seconds, stall_seconds=settings.stall_seconds,
-            draining=draining,
+            draining=draining, seconds_left=_seconds_left(job), undecided=lambda: self._publication.uncertain,
         )
         self._publication = Publication(
             job, lease=self._lease, leases=leases, settings=settings, progress=self._progress,
@@ -109,6 +119,9 @@ class _Attempt:
             log.exception("attempt.crashed", job=self._job.id)
             self._failed(SpearError(Code.INTERNAL_ERROR, f"the worker failed: {type(error).__name__}"))
 
+    def _allow_stage(self, name: str) -> None:
+        self._heartbeat.begin_stage(stall_seconds=self._settings.stall_seconds_of(name))
+
     def _abandon(self) -> None:
         """Settle although the main thread is busy in an upload; the process ends right after."""
         try:
@@ -124,8 +137,12 @@ class _Attempt:
             log.info("job.handed_back", job=self._job.id)
             self._hand_back(charge=False)
         elif reason is Reason.STALLED:
-            seconds = self._settings.stall_seconds
+            seconds = self._settings.stall_seconds_of(self._progress.stage)
             self._failed(SpearError(Code.STALLED, f"no progress for {seconds:g} seconds"))
+        elif reason is Reason.OVERRUN:
+            seconds = self._job.max_runtime_seconds or 0
+            message = f"the job did not end within {seconds:g} seconds of its first start"
+            self._failed(SpearError(Code.RUNTIME_EXCEEDED, message))
 
     def _failed(self, error: SpearError) -> None:
         view = self._view(error)
@@ -157,3 +174,8 @@ class _Attempt:
             "code": error.code, "message": redact(error.message), "stage": self._progress.stage or self._job.stage,
             "retryable": kind.retryable, "hint": kind.hint, "names": names,
         }
+
+
+def _seconds_left(job: Job) -> float | None:
+    """From the claim to the job's deadline, both by the database's clock."""
+    return None if job.deadline is None else (job.deadline - job.updated_at).total_seconds()

@@ -1,4 +1,4 @@
-"""The Celery worker: one task, one job at a time, in a process of its own."""
+"""The Celery worker: one task, one job at a time, in a process of its own. The database says which job is next."""
 
 import multiprocessing
 import os
@@ -22,9 +22,10 @@ def make_worker(settings: Settings) -> Celery:
     parent = os.getpid()
 
     @celery.task(name=TASK)  # type: ignore[untyped-decorator]
-    def run(job_id: str) -> None:
+    def run(*_: Any, **__: Any) -> None:
+        # whatever the message says, and in whatever format: it means that there is work
         owner = f"{socket.gethostname()}:{os.getpid()}"
-        supervise(str(job_id), settings=settings, owner=owner, draining=draining.is_set)
+        supervise(settings=settings, owner=owner, draining=draining.is_set)
 
     def begin(**_: Any) -> None:
         die_with(parent)

@@ -65,7 +65,8 @@ def submit(
         kind=Kind.MERGE if target else Kind.SCORES, recipe=recipe.model_dump(mode="json"),
         resolved=resolve(recipe, checked), labels=recipe.labels, warnings=checked.warnings, retry_of=retry_of,
         target_repo=target.repo if target else None, target_branch=target.branch if target else None,
-        request_id=request_id,
+        request_id=request_id, priority=recipe.priority, max_queue_seconds=recipe.max_queue_seconds,
+        max_runtime_seconds=recipe.max_runtime_seconds,
     )
     job, replayed = services.store.submit(submission, caller=caller, idempotency=idempotency)
     if not replayed:

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.jobs.changes import NewEvent, change
 from app.jobs.database import Database
 from app.jobs.documents import put_documents
+from app.jobs.formats import FORMAT
+from app.jobs.order import next_job, take_turn
 from app.jobs.states import ACTIVE, HELD, Status
 from app.jobs.tables import Event, Job, Stage
 
@@ -43,26 +45,43 @@ class Lease:
 class Leases:
     """All writes that a worker makes to jobs."""
 
-    def __init__(self, database: Database, *, seconds: float) -> None:
+    def __init__(self, database: Database, *, seconds: float, max_running: int | None = None) -> None:
+        """`max_running` jobs at once of a key that has no limit of its own; None is any number."""
         self._database = database
         self._ttl = timedelta(seconds=seconds)
+        self._max_running = max_running
+
+    def claim_next(self, *, owner: str) -> Job | None:
+        """Take the job that is next (see `app.jobs.order`); None if there is none, or none may be claimed now."""
+        with self._database.transaction() as session:
+            job_id = next_job(session, max_running=self._max_running)
+            job = self._claim(session, job_id, owner=owner) if job_id else None
+            if job:
+                take_turn(session, job.owner)
+            return job
 
     def claim(self, job_id: str, *, owner: str) -> Job | None:
-        """Take a job that is queued, or whose lease has expired; None if there is nothing to take.
+        """Take this job if it is queued, or its lease has expired; None if it cannot be taken.
 
-        A job that has recorded a publish may be taken beyond its attempts, for the Hub's head has to be read.
+        A job that has recorded a publish may be taken beyond its attempts and its deadline, for the Hub's head has to
+        be read.
         """
+        with self._database.transaction() as session:
+            return self._claim(session, job_id, owner=owner)
+
+    def _claim(self, session: Session, job_id: str, *, owner: str) -> Job | None:
         expired = and_(Job.status.in_(HELD), Job.lease_until < NOW)
         due = and_(Job.status == Status.QUEUED, or_(Job.not_before.is_(None), Job.not_before <= NOW))
-        free = or_(Job.attempt < Job.max_attempts, Job.publishing.is_not(None))
-        status = _claimed_status()
-        with self._database.transaction() as session:
-            return change(
-                session, job_id, where=(or_(due, expired), free),
-                events=[NewEvent(type="job.claimed", data={"worker": owner})],
-                status=status, lease_token=Job.lease_token + 1, lease_owner=owner, lease_until=NOW + self._ttl,
-                attempt=Job.attempt + 1, started_at=func.coalesce(Job.started_at, NOW), progress=None,
-            )
+        in_time = or_(Job.deadline.is_(None), Job.deadline > NOW)
+        free = or_(and_(Job.attempt < Job.max_attempts, in_time), Job.publishing.is_not(None))
+        runtime = func.make_interval(0, 0, 0, 0, 0, 0, Job.max_runtime_seconds)  # null where there is none
+        return change(
+            session, job_id, where=(or_(due, expired), free, Job.format <= FORMAT),
+            events=[NewEvent(type="job.claimed", data={"worker": owner})],
+            status=_claimed_status(), lease_token=Job.lease_token + 1, lease_owner=owner, lease_until=NOW + self._ttl,
+            attempt=Job.attempt + 1, started_at=func.coalesce(Job.started_at, NOW), progress=None,
+            deadline=case((Job.started_at.is_(None), NOW + runtime), else_=Job.deadline),
+        )
 
     def renew(self, lease: Lease) -> Status:
         """Extend the lease; the job's status, so that a cancellation is seen."""

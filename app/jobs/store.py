@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Select, delete, func, select
+from sqlalchemy import ColumnElement, Select, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -14,6 +14,7 @@ from app.errors import Code, SpearError
 from app.jobs.changes import NewEvent, change
 from app.jobs.database import Database
 from app.jobs.documents import get_document
+from app.jobs.formats import FORMAT
 from app.jobs.ids import new_id
 from app.jobs.keys import Caller
 from app.jobs.leases import ENDED
@@ -38,6 +39,9 @@ class Submission:
     request_id: str | None = None
 
 
+    priority: int = 0
+    max_queue_seconds: float | None = None
+    max_runtime_seconds: float | None = None
 @dataclass(frozen=True, kw_only=True)
 class Idempotency:
     """An `Idempotency-Key` and the digest of the body that came with it."""
@@ -191,6 +195,8 @@ class Store:
         events = [NewEvent(type="job.queued", data=submission.resolved)]
         events += [NewEvent(type="job.warning", level="warning", data={"message": w}) for w in submission.warnings]
         job = change(session, job_id, events=events)
+                format=FORMAT, priority=submission.priority, max_runtime_seconds=submission.max_runtime_seconds,
+                deadline=_after(submission.max_queue_seconds),
         assert job is not None
         return job
 
@@ -242,6 +248,11 @@ def _busy(repo: str, branch: str, *, other: str | None) -> SpearError:
 
 
 def _mine(query: Select[Job], caller: Caller) -> Select[Job]:
+def _after(seconds: float | None) -> ColumnElement[Any] | None:
+    """So long after now, by the database's clock."""
+    return None if seconds is None else func.clock_timestamp() + timedelta(seconds=seconds)
+
+
     return query if "admin" in caller.scopes else query.where(Job.owner == caller.owner)
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
+    SmallInteger,
     String,
     func,
     text,
@@ -30,6 +31,9 @@ _NAMING = {
 
 def _one_of(values: Any) -> str:
     return ", ".join(f"'{value}'" for value in sorted(values))
+
+
+_QUEUED = "status = 'queued'"
 
 
 class Base(DeclarativeBase):
@@ -83,7 +87,10 @@ class ApiKey(Base):
 
 
 class Job(Base):
-    """One merge. The row is the truth; a message carries its id only."""
+    """One merge. The row is the truth; a message carries its id only.
+
+    `deadline` is when the job must have started, and from its first start on, when it must have ended.
+    """
 
     __tablename__ = "jobs"
 
@@ -107,6 +114,10 @@ class Job(Base):
 
     attempt: Mapped[int] = mapped_column(Integer, server_default="0")
     max_attempts: Mapped[int]
+    format: Mapped[int] = mapped_column(Integer, server_default="1")
+    priority: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    max_runtime_seconds: Mapped[float | None]
+    deadline: Mapped[datetime | None]
     lease_token: Mapped[int] = mapped_column(BigInteger, server_default="0")
     lease_owner: Mapped[str | None]
     lease_until: Mapped[datetime | None]
@@ -133,15 +144,32 @@ class Job(Base):
         CheckConstraint("status <> 'failed' OR error IS NOT NULL", name="failed_has_error"),
         CheckConstraint("(publishing IS NULL) = (publish_deadline IS NULL)", name="publishing_has_deadline"),
         CheckConstraint("(target_repo IS NULL) = (target_branch IS NULL)", name="target_whole"),
+        CheckConstraint("priority BETWEEN -10 AND 10", name="priority"),
         CheckConstraint("attempt >= 0 AND lease_token >= 0 AND event_seq >= 0", name="counters"),
         Index(
             "uq_jobs_active_target", text("lower(target_repo)"), "target_branch", unique=True,
             postgresql_where=text(f"status IN ({_one_of(ACTIVE)})"),
         ),
-        Index("ix_jobs_owner_id", "owner", "id"),
-        Index("ix_jobs_active", "status", "announced_at", postgresql_where=text(f"status IN ({_one_of(ACTIVE)})")),
+        Index("ix_jobs_active", "status", "created_at", postgresql_where=text(f"status IN ({_one_of(ACTIVE)})")),
+        Index("ix_jobs_next", "key_id", text("priority DESC"), "created_at", postgresql_where=text(_QUEUED)),
+        Index("ix_jobs_unheard", "announced_at", postgresql_where=text(_QUEUED)),
+        Index("ix_jobs_deadline", "deadline", postgresql_where=text(f"{_QUEUED} AND deadline IS NOT NULL")),
+        Index("ix_jobs_kind_id", "kind", "id"),
+        Index("ix_jobs_owner_kind_id", "owner", "kind", "id"),
+        Index("ix_jobs_owner_status_id", "owner", "kind", "status", "id"),
+        Index("ix_jobs_target", text("lower(target_repo)"), "id"),
+        Index("ix_jobs_active_key", "key_id", postgresql_where=text(f"status IN ({_one_of(ACTIVE)})")),
         Index("ix_jobs_labels", "labels", postgresql_using="gin"),
     )
+
+
+class Turn(Base):
+    """When an owner was last served: whoever waits longest is next."""
+
+    __tablename__ = "turns"
+
+    owner: Mapped[str] = mapped_column(primary_key=True)
+    served_at: Mapped[datetime]
 
 
 class Stage(Base):

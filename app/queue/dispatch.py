@@ -5,15 +5,20 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from app.jobs.formats import MESSAGE_FORMAT, MESSAGE_HEADER
 from app.queue.broker import TASK
 
 log = structlog.get_logger()
 
 
 def announce(celery: Celery, job_id: str) -> bool:
-    """Send the job's id; False (and a log line) where the broker cannot be reached."""
+    """Wake a worker, which claims the job that is next, this one or another.
+
+    False (and a log line) where the broker cannot be reached.
+    """
     try:
-        celery.send_task(TASK, args=[job_id], retry=False, ignore_result=True)
+        headers = {MESSAGE_HEADER: MESSAGE_FORMAT}
+        celery.send_task(TASK, args=[job_id], headers=headers, retry=False, ignore_result=True)
     except (OperationalError, RedisError, OSError) as error:
         log.warning("announce.failed", job=job_id, error=type(error).__name__)
         return False

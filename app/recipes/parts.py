@@ -3,7 +3,7 @@
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 
 def _tidy(value: str) -> str:
@@ -29,6 +29,20 @@ def _branch(value: str) -> str:
 Branch = Annotated[Revision, AfterValidator(_branch)]
 LabelName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 LabelValue = Annotated[str, StringConstraints(max_length=512)]
+Priority = Annotated[
+    int, Field(ge=-10, le=10, description="jobs of a higher priority start first, whosever they are; 0 is usual")
+]
+QueueSeconds = Annotated[
+    float | None,
+    Field(gt=0, le=31_536_000, description="fail with `queue_expired` if the job has not started after so long"),
+]
+RuntimeSeconds = Annotated[
+    float | None,
+    Field(
+        gt=0, le=31_536_000,
+        description="fail with `runtime_exceeded` if the job has not ended so long after its first start",
+    ),
+]
 
 
 class Part(BaseModel):

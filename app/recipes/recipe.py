@@ -7,7 +7,17 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from app.errors import Code, SpearError
 from app.recipes.methods import load_all
 from app.recipes.methods.base import MethodParameters, Setting, Share
-from app.recipes.parts import Branch, LabelName, LabelValue, ModelRef, Part, RepoId
+from app.recipes.parts import (
+    Branch,
+    LabelName,
+    LabelValue,
+    ModelRef,
+    Part,
+    Priority,
+    QueueSeconds,
+    RepoId,
+    RuntimeSeconds,
+)
 from app.recipes.webhook import AnyWebhook
 
 M = TypeVar("M", bound=BaseModel)
@@ -67,6 +77,9 @@ class Recipe(Part):
     )
     evaluation: None = Field(None, description="reserved: evaluation is not offered yet")
     labels: dict[LabelName, LabelValue] = Field({}, max_length=16)
+    priority: Priority = 0
+    max_queue_seconds: QueueSeconds = None
+    max_runtime_seconds: RuntimeSeconds = None
     webhook: AnyWebhook | None = Field(None, description="told when the job has ended: a URL, or `url` and `events`")
 
     @model_validator(mode="after")
@@ -115,10 +128,18 @@ def parse(model: type[M], body: Any) -> M:
     try:
         return model.model_validate(body)
     except ValidationError as error:
-        errors = [{"pointer": pointer(e["loc"]), "detail": e["msg"]} for e in error.errors(include_url=False)]
+        found = error.errors(include_url=False)
+        errors = [{"pointer": pointer(e["loc"]), "detail": e["msg"]} for e in found if not _follows(e, found)]
         raise SpearError(
             Code.INVALID_RECIPE, f"{errors[0]['pointer'] or '/'}: {errors[0]['detail']}", errors=errors
         ) from None
+
+
+def _follows(error: Any, others: list[Any]) -> bool:
+    """Whether a list is too short only because its bad items, each with an error of its own, were left out."""
+    depth = len(error["loc"])
+    deeper = (other["loc"] for other in others if len(other["loc"]) > depth)
+    return error["type"] == "too_short" and any(location[:depth] == error["loc"] for location in deeper)
 
 
 def pointer(location: tuple[int | str, ...]) -> str:

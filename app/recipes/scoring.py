@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from app.recipes.methods.spear import SpearParameters
-from app.recipes.parts import LabelName, LabelValue, ModelRef, Part
+from app.recipes.parts import LabelName, LabelValue, ModelRef, Part, Priority, QueueSeconds, RuntimeSeconds
 from app.recipes.recipe import Expert, parse
 
 
@@ -14,6 +14,9 @@ class Scoring(Part):
     experts: tuple[Expert, ...] = Field(min_length=1, max_length=1)
     method: SpearParameters = SpearParameters()
     labels: dict[LabelName, LabelValue] = Field({}, max_length=16)
+    priority: Priority = 0
+    max_queue_seconds: QueueSeconds = None
+    max_runtime_seconds: RuntimeSeconds = None
 
 
 def parse_scoring(body: object) -> Scoring:

@@ -10,7 +10,7 @@ from app.errors import Code, SpearError
 from app.recipes.mergekit.document import MAX_CHARACTERS
 from app.recipes.mergekit.places import Translation
 from app.recipes.mergekit.translation import translate
-from app.recipes.parts import LabelName, LabelValue
+from app.recipes.parts import LabelName, LabelValue, Priority, QueueSeconds, RuntimeSeconds
 from app.recipes.recipe import FORMS, Output, Recipe, Target, parse_recipe
 
 
@@ -23,6 +23,9 @@ class MergekitForm(BaseModel):
     target: Target
     output: Output = Output()
     labels: dict[LabelName, LabelValue] = Field({}, max_length=16)
+    priority: Priority = 0
+    max_queue_seconds: QueueSeconds = None
+    max_runtime_seconds: RuntimeSeconds = None
 
 
 def _form(body: Any) -> str:
@@ -59,6 +62,7 @@ def _body(form: MergekitForm, translation: Translation) -> dict[str, Any]:
                 pointer="/output/dtype",
             )  # fmt: skip
     return translation.body | {
-        "target": form.target.model_dump(mode="json"), "labels": form.labels,
+        "target": form.target.model_dump(mode="json"), "labels": form.labels, "priority": form.priority,
+        "max_queue_seconds": form.max_queue_seconds, "max_runtime_seconds": form.max_runtime_seconds,
         "output": translation.body.get("output", {}) | output,
     }  # fmt: skip
