@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     cache_max_bytes: int = Field(200_000_000_000, ge=0)
     spectra_max_bytes: int = Field(1_000_000_000, ge=0)
     max_body_bytes: int = Field(1_000_000, ge=1)
-    max_header_bytes: int = Field(100_000_000, ge=8, le=100_000_000, description="no more than safetensors itself takes")
+    max_header_bytes: int = Field(100_000_000, ge=8, le=100_000_000, description="safetensors takes no more")
     max_tensors: int = Field(200_000, ge=1, le=200_000)
     max_name_length: int = Field(512, ge=1, le=512, description="characters of a tensor's name")
     max_json_depth: int = Field(64, ge=4, le=64, description="levels of config, tokenizer and index files")

@@ -5,7 +5,7 @@ from dataclasses import replace
 from app.errors import SpearError
 from app.hub.adapter_tensors import ENDS_OF_EMBEDDINGS, plan_changes
 from app.hub.adapters import ADAPTER_CONFIG, config_warnings
-from app.hub.heads import HEADS, is_tied
+from app.hub.heads import idle_heads, is_tied
 from app.hub.inspect import SINGLE, Head
 from app.hub.pins import Pin
 from app.hub.vocabulary import COMPARABLE, OPAQUE
@@ -24,8 +24,9 @@ def applied(adapter: Head, base: Head) -> Head:
         raise SpearError(
             error.code, f"{adapter.repo}: {error.message}", **{"repo": adapter.repo, **error.names}
         ) from None
-    tensors = {name: info for name, info in base.tensors.items() if not (tied and name.endswith(HEADS))}
-    return replace(adapter, config=base.config, tensors=tensors or base.tensors, changed=frozenset(changes))
+    idle = idle_heads(base.config, {name: info.shape for name, info in base.tensors.items()})
+    tensors = {name: info for name, info in base.tensors.items() if name not in idle}
+    return replace(adapter, config=base.config, tensors=tensors, changed=frozenset(changes))
 
 
 def adapter_warnings(head: Head, base: Head) -> tuple[str, ...]:

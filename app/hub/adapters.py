@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.errors import Code, SpearError
-from app.hub.strictjson import parse_object
+from app.hub.strictjson import MAX_DEPTH, parse_object
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -72,9 +72,9 @@ class AdapterConfig:
         return alpha / math.sqrt(rank) if self.rank_stabilised else alpha / rank
 
 
-def parse_adapter_config(raw: bytes) -> AdapterConfig:
+def parse_adapter_config(raw: bytes, *, max_depth: int = MAX_DEPTH) -> AdapterConfig:
     """Raises `ADAPTER_INVALID` for what is no configuration, `ADAPTER_UNSUPPORTED` for what cannot be applied here."""
-    said = parse_object(raw, code=Code.ADAPTER_INVALID, file=ADAPTER_CONFIG)
+    said = parse_object(raw, code=Code.ADAPTER_INVALID, file=ADAPTER_CONFIG, max_depth=max_depth)
     kind = said.get("peft_type")
     if not isinstance(kind, str):
         raise _invalid("peft_type", kind)

@@ -1,5 +1,6 @@
 """Whether checkpoints can be merged, decided from their heads alone. Pure."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +10,14 @@ from app.errors import Code, SpearError
 from app.hub.headers import TensorInfo
 from app.hub.heads import HEADS, idle_heads, is_tied
 from app.hub.inspect import Head
+from app.hub.strictjson import shown
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 """Dtypes that can be merged, in any mixture: the arithmetic is fp32."""
 QUANTIZED_MARKS = (".qweight", ".qzeros", ".scales", ".g_idx", ".weight_scale", ".weight_scale_inv", ".absmax")
 CORES = ("model", "language_model", "transformer", "gpt_neox", "backbone", "decoder", "h", "layers")
 """First names of the language model itself, which is never an optional part."""
+_LAYER = re.compile(rf"(?:(?:{'|'.join(CORES)})\.)*(?:layers|h)\.([0-9]+)\.")
 
 SAME_FIELDS = (
     "model_type", "architectures", "hidden_size", "n_embd", "num_hidden_layers", "n_layer", "num_attention_heads",
@@ -40,7 +43,7 @@ def admit(heads: Sequence[Head]) -> Admission:
     """Compares every expert with the base (`heads[0]`); each refusal names the repository and the field or tensor.
 
     Raises `ARCHITECTURE_MISMATCH`, `VOCABULARY_MISMATCH` (sizes), `TIED_HEAD_MISMATCH`, `TENSOR_MISSING`,
-    `SHAPE_MISMATCH`, `DTYPE_UNSUPPORTED`, `QUANTIZED_WEIGHTS`; `names["model"]` is the head's place in `heads`.
+    `SHAPE_MISMATCH`, `DTYPE_UNSUPPORTED`, `DTYPE_MISMATCH`, `QUANTIZED_WEIGHTS`; `names["model"]` is the head's place in `heads`.
     """
     base, warnings = heads[0], list[str]()
     kept = [_without_tied_head(head, warnings) for head in heads]
@@ -94,7 +97,8 @@ def _compare_configs(base: Head, other: Head, warnings: list[str]) -> None:
         ours, theirs = _field(base.config, field), _field(other.config, field)
         if ours is not None and theirs is not None and ours != theirs:
             raise SpearError(
-                Code.ARCHITECTURE_MISMATCH, f"{field} is {theirs} in {other.repo} and {ours} in {base.repo}",
+                Code.ARCHITECTURE_MISMATCH,
+                f"{field} is {shown(theirs)} in {other.repo} and {shown(ours)} in {base.repo}",
                 repo=other.repo, field=field,
             )  # fmt: skip
     ours, theirs = _field(base.config, "vocab_size"), _field(other.config, "vocab_size")
@@ -113,7 +117,7 @@ def _compare_configs(base: Head, other: Head, warnings: list[str]) -> None:
     for field in WARNED_FIELDS:
         ours, theirs = _field(base.config, field), _field(other.config, field)
         if ours != theirs:
-            warnings.append(f"{field} is {theirs} in {other.repo} and {ours} in {base.repo}")
+            warnings.append(f"{field} is {shown(theirs)} in {other.repo} and {shown(ours)} in {base.repo}")
 
 
 def _compare_tensors(
@@ -128,13 +132,14 @@ def _compare_tensors(
             raise SpearError(
                 Code.SHAPE_MISMATCH,
                 f"{name} is {list(tensor.shape)} in {other.repo} and {list(ours[name].shape)} in {base.repo}",
-                repo=other.repo, tensor=name, shape=list(tensor.shape), base_shape=list(ours[name].shape),
+                repo=other.repo, file=tensor.file, tensor=name, shape=list(tensor.shape),
+                base_shape=list(ours[name].shape),
             )  # fmt: skip
         if ours[name].dtype != tensor.dtype and not {ours[name].dtype, tensor.dtype} <= set(FLOATS):
             raise SpearError(
-                Code.DTYPE_UNSUPPORTED,
+                Code.DTYPE_MISMATCH,
                 f"{name} is {tensor.dtype} in {other.repo} and {ours[name].dtype} in {base.repo}",
-                repo=other.repo, tensor=name, dtype=tensor.dtype,
+                repo=other.repo, file=tensor.file, tensor=name, dtype=tensor.dtype,
             )  # fmt: skip
 
 
@@ -142,20 +147,42 @@ def _account_for_extra(
     have: dict[str, TensorInfo], lack: dict[str, TensorInfo], *, here: Head, there: Head, warnings: list[str]
 ) -> None:
     """Refuses tensors that one side lacks, but for whole parts that it does not have at all: a vision tower, an MTP
-    head. Such a part has a first name of its own and layers inside; the language model and its head are none."""
-    inside = {name.partition(".")[0] for name in have if name.count(".") >= 2 and not name.endswith(HEADS)}
-    optional = inside - {name.partition(".")[0] for name in lack} - set(CORES)
-    extra = Counter(name.partition(".")[0] for name in have if name not in lack)
-    missing = next((name for name in have if name not in lack and name.partition(".")[0] not in optional), None)
+    head, which may be stored as a layer behind the last."""
+    layers = _layers(here.config)
+    parts = {name: part_of(name, layers=layers) for name in have}
+    present = {part_of(name, layers=layers) for name in lack}
+    extra = Counter(parts[name] for name in have if name not in lack)
+    missing = next((name for name in have if name not in lack and parts[name] in {None, *present}), None)
     if missing is not None:
         raise SpearError(
             Code.TENSOR_MISSING, f"{missing} is in {here.repo} and not in {there.repo}",
-            repo=there.repo, tensor=missing,
+            repo=there.repo, file=have[missing].file, tensor=missing,
         )  # fmt: skip
     warnings.extend(
         f"{count} tensors of {prefix} are in {here.repo} and not in {there.repo}: carried over as they are"
         for prefix, count in extra.items()
     )
+
+
+def part_of(name: str, *, layers: int | None) -> str | None:
+    """The optional part of a model that a tensor belongs to, by its names: `mtp`, `model.visual`, `model.layers.61`.
+
+    `None` for the language model itself: what has no layers or modules inside, and the layers that the configuration
+    counts; there are `layers` of them, where that is known.
+    """
+    found = _LAYER.match(name)
+    if found:
+        return found[0][:-1] if layers is not None and int(found[1]) >= layers else None
+    names = name.split(".")
+    first = next((i for i, part in enumerate(names) if part not in CORES), len(names))
+    inside = len(names) - first > 2 and not name.endswith(HEADS)
+    return ".".join(names[: first + 1]) if inside else None
+
+
+def _layers(config: dict[str, Any]) -> int | None:
+    """How many layers the language model has, by its configuration."""
+    found = _field(config, "num_hidden_layers") or _field(config, "n_layer")
+    return found if isinstance(found, int) else None
 
 
 def _check_dtypes(head: Head, tensors: dict[str, TensorInfo]) -> None:
@@ -171,7 +198,7 @@ def _check_dtypes(head: Head, tensors: dict[str, TensorInfo]) -> None:
             continue
         raise SpearError(
             code, f"{name} of {head.repo} is {tensor.dtype}: that {words}",
-            repo=head.repo, tensor=name, dtype=tensor.dtype,
+            repo=head.repo, file=tensor.file, tensor=name, dtype=tensor.dtype,
         )  # fmt: skip
 
 

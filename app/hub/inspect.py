@@ -1,6 +1,6 @@
 """The head of a checkpoint on the Hub: config and safetensors headers, read by range requests, never the weights."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -11,7 +11,7 @@ from app.hub.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, AdapterConfig, par
 from app.hub.client import Hub
 from app.hub.headers import LENGTH_BYTES, TensorInfo, header_size, merge_shards, parse_header, parse_index
 from app.hub.pins import Pin, RemoteFile
-from app.hub.strictjson import parse_object
+from app.hub.strictjson import check_values, parse_object, shown
 from app.settings import Settings
 
 CONFIG = "config.json"
@@ -25,6 +25,11 @@ COMPANIONS = (
     "LICENSE*", "NOTICE*", "README.md",
 )  # fmt: skip
 """Patterns of the files that go with the weights, at the top of a repository."""
+COUNTS = (
+    "num_hidden_layers", "n_layer", "num_attention_heads", "n_head", "num_key_value_heads", "hidden_size", "n_embd",
+    "vocab_size",
+)  # fmt: skip
+MAX_COUNT = 2**40
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _HEADER_READERS = 8
@@ -69,11 +74,14 @@ def inspect(hub: Hub, pin: Pin, *, settings: Settings, adapters: bool = False) -
 
 
 def read_small(hub: Hub, pin: Pin, file: RemoteFile, *, settings: Settings) -> bytes:
-    """The whole of a file that must be small: config, index, tokenizer."""
+    """The whole of a file that must be small: config, index, tokenizer. All of them are JSON: its size is bounded."""
     limit = settings.max_small_file_bytes
     if file.size > limit:
-        raise SpearError(Code.LIMIT_EXCEEDED, f"{file.path} has {file.size} bytes; {limit} are allowed", file=file.path)
-    return hub.read(pin.repo, pin.commit, file.path, size=file.size) if file.size else b""
+        words = f"{file.path} has {file.size} bytes; {limit} are allowed"
+        raise SpearError(Code.LIMIT_EXCEEDED, words, file=file.path, limit="max_small_file_bytes")
+    raw = hub.read(pin.repo, pin.commit, file.path, size=file.size) if file.size else b""
+    check_values(raw, file=file.path, limit=settings.max_json_values)
+    return raw
 
 
 def _inspect(hub: Hub, pin: Pin, *, settings: Settings) -> Head:
@@ -89,7 +97,9 @@ def _inspect(hub: Hub, pin: Pin, *, settings: Settings) -> Head:
     else:
         assert index is not None
         names = {file.path: file for file in pin.files}
-        weight_map = parse_index(read_small(hub, pin, index, settings=settings), file=INDEX, files=names)
+        weight_map = parse_index(
+            read_small(hub, pin, index, settings=settings), file=INDEX, files=names, max_name=settings.max_name_length
+        )
         weights = tuple(names[shard] for shard in dict.fromkeys(weight_map.values()))
         tensors = merge_shards(_headers(hub, pin, weights, settings=settings), index=weight_map, file=INDEX)
         extra = (index,)
@@ -107,7 +117,9 @@ def _inspect_adapter(hub: Hub, pin: Pin, *, settings: Settings) -> Head:
     config, weights = pin.file(ADAPTER_CONFIG), pin.file(ADAPTER_WEIGHTS)
     assert config is not None
     assert weights is not None
-    adapter = parse_adapter_config(read_small(hub, pin, config, settings=settings))
+    adapter = parse_adapter_config(
+        read_small(hub, pin, config, settings=settings), max_depth=settings.max_json_depth
+    )
     _refuse_tokenizer_code(hub, pin, settings=settings)
     tensors = _headers(hub, pin, (weights,), settings=settings)[ADAPTER_WEIGHTS]
     companions = tuple(file for file in pin.files if file.path != CONFIG and _goes_along(file.path))
@@ -138,10 +150,13 @@ def _config(hub: Hub, pin: Pin, *, settings: Settings) -> dict[str, Any]:
     file = pin.file(CONFIG)
     if file is None:
         raise SpearError(Code.CONFIG_INVALID, f"there is no {CONFIG}", file=CONFIG)
-    config = parse_object(read_small(hub, pin, file, settings=settings), code=Code.CONFIG_INVALID, file=CONFIG)
+    raw = read_small(hub, pin, file, settings=settings)
+    config = parse_object(raw, code=Code.CONFIG_INVALID, file=CONFIG, max_depth=settings.max_json_depth)
     if not isinstance(config.get("model_type"), str):
         raise SpearError(Code.CONFIG_INVALID, f"{CONFIG} names no model_type", file=CONFIG, field="model_type")
-    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+    for field in COUNTS:
+        _check_count(config, field)
+    for part in _parts(config):
         if part.get("auto_map"):
             raise SpearError(Code.REMOTE_CODE, f"{CONFIG} asks for code (auto_map)", file=CONFIG, field="auto_map")
         for field in ("quantization_config", "compression_config"):
@@ -150,12 +165,33 @@ def _config(hub: Hub, pin: Pin, *, settings: Settings) -> dict[str, Any]:
     return config
 
 
+def _parts(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The configuration and all configurations within it: of a text model, a vision tower, one in a list."""
+    waiting: list[Any] = [config]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            yield part
+        children = part.values() if isinstance(part, dict) else part
+        waiting += [child for child in children if isinstance(child, dict | list)]
+
+
+def _check_count(config: dict[str, Any], field: str) -> None:
+    """Numbers of layers, heads, tokens: what is no count that a model could have would only confuse what reads it."""
+    for part in (config, config.get("text_config")):
+        value = part.get(field) if isinstance(part, dict) else None
+        if value is not None and (type(value) is not int or not 0 <= value <= MAX_COUNT):
+            words = f"{CONFIG}: {field} is {shown(value)}, which no model has"
+            raise SpearError(Code.CONFIG_INVALID, words, file=CONFIG, field=field)
+
+
 def _refuse_tokenizer_code(hub: Hub, pin: Pin, *, settings: Settings) -> None:
     file = pin.file(TOKENIZER_CONFIG)
     if file is None:
         return
     raw = read_small(hub, pin, file, settings=settings)
-    if parse_object(raw, code=Code.CONFIG_INVALID, file=TOKENIZER_CONFIG).get("auto_map"):
+    said = parse_object(raw, code=Code.CONFIG_INVALID, file=TOKENIZER_CONFIG, max_depth=settings.max_json_depth)
+    if said.get("auto_map"):
         raise SpearError(
             Code.REMOTE_CODE, f"{TOKENIZER_CONFIG} asks for code (auto_map)", file=TOKENIZER_CONFIG, field="auto_map"
         )
@@ -170,7 +206,8 @@ def _headers(
         shards = dict(zip((file.path for file in weights), found, strict=True))
     total = sum(len(tensors) for tensors in shards.values())
     if total > settings.max_tensors:
-        raise SpearError(Code.LIMIT_EXCEEDED, f"{total} tensors; {settings.max_tensors} are allowed")
+        words = f"{total} tensors; {settings.max_tensors} are allowed"
+        raise SpearError(Code.LIMIT_EXCEEDED, words, limit="max_tensors")
     return shards
 
 
@@ -181,4 +218,7 @@ def _header(hub: Hub, pin: Pin, file: RemoteFile, *, settings: Settings) -> dict
     if LENGTH_BYTES + size > file.size:
         raise SpearError(Code.HEADER_INVALID, f"the header of {file.path} is longer than the file", file=file.path)
     raw = hub.read(pin.repo, pin.commit, file.path, start=LENGTH_BYTES, size=size)
-    return parse_header(raw, file=file.path, file_size=file.size, max_tensors=settings.max_tensors)
+    return parse_header(
+        raw, file=file.path, file_size=file.size, max_tensors=settings.max_tensors,
+        max_name=settings.max_name_length, max_values=settings.max_json_values,
+    )  # fmt: skip

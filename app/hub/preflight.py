@@ -67,7 +67,7 @@ def preflight(
     target = recipe.target if isinstance(recipe, Recipe) else None
     if target:
         with _at("/target/repo"):
-            check_write(target, service=hubs.service, writes=writes)
+            check_write(target, service=hubs.publisher, writes=writes)
     heads = _heads(recipe, hubs=hubs, settings=settings, reads=reads, commits=commits)
     source = recipe.tokenizer_input if isinstance(recipe, Recipe) else None
     if isinstance(recipe, Recipe) and recipe.layers:
@@ -161,7 +161,7 @@ def _compare_pair(base: Pin, other: Pin, *, hubs: Hubs, settings: Settings) -> t
 
 def _vocabulary(source: Pin, file: RemoteFile, *, hubs: Hubs, settings: Settings) -> Vocabulary:
     raw = read_small(hubs.service, source, file, settings=settings)
-    return parse_vocabulary(raw, repo=source.repo, file=file.path)
+    return parse_vocabulary(raw, repo=source.repo, file=file.path, max_depth=settings.max_json_depth)
 
 
 def _about_target(target: Target | None, *, hubs: Hubs) -> tuple[str, ...]:

@@ -1,17 +1,26 @@
-"""JSON as strangers write it, read strictly: valid UTF-8, no duplicate keys, no NaN, bounded depth."""
+"""JSON as strangers write it, read strictly: valid UTF-8, no duplicate keys, finite numbers, bounded depth and size."""
 
 import json
+import math
 from typing import Any, NoReturn
 
 from app.errors import Code, SpearError
 
 MAX_DEPTH = 64
+MAX_VALUES = 5_000_000
+"""An empty list takes three bytes of text and 64 of memory: what a text may become is bounded before it is parsed."""
+_SHOWN = 200
 
 
-def parse_object(raw: bytes, *, code: Code, file: str, max_depth: int = MAX_DEPTH) -> dict[str, Any]:
-    """The JSON object in `raw`; raises `SpearError(code)` naming `file` for anything else."""
+def parse_object(
+    raw: bytes, *, code: Code, file: str, max_depth: int = MAX_DEPTH, max_values: int = MAX_VALUES
+) -> dict[str, Any]:
+    """The JSON object in `raw`; raises `SpearError(code)` naming `file` for all else, and as `check_values` does."""
+    check_values(raw, file=file, limit=max_values)
     try:
-        value = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_constant)
+        value = json.loads(
+            raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_constant, parse_float=_finite
+        )
     except UnicodeDecodeError as error:
         raise SpearError(code, f"{file} is not UTF-8 (byte {error.start})", file=file) from None
     except RecursionError:
@@ -23,6 +32,34 @@ def parse_object(raw: bytes, *, code: Code, file: str, max_depth: int = MAX_DEPT
     if not _within(value, max_depth):
         raise SpearError(code, f"{file} is nested deeper than {max_depth} levels", file=file)
     return value
+
+
+def check_values(raw: bytes, *, file: str, limit: int) -> None:
+    """Raises `SpearError(LIMIT_EXCEEDED)` for more than `limit` members, items and containers in a JSON text.
+
+    They are counted in the text before it is parsed, so that those within strings count too.
+    """
+    count = sum(map(raw.count, (b",", b"[", b"{")))
+    if count > limit:
+        words = f"{file} holds {count} values; {limit} are allowed"
+        raise SpearError(Code.LIMIT_EXCEEDED, words, file=file, limit="max_json_values")
+
+
+def shown(value: Any) -> str:
+    """A stranger's value in a message: short, in one line, without characters that cannot be printed."""
+    try:
+        text = str(value)
+    except ValueError:  # a whole number of more digits than Python writes
+        text = "a number too large to be written"
+    text = text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+    return "".join(sign if sign.isprintable() else "?" for sign in text)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is too large a number")
+    return number
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

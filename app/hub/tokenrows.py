@@ -67,6 +67,8 @@ def count_rows(shapes: Mapping[str, tuple[int, ...]], *, repo: str) -> int:
     rows = next((count for name, count in found.items() if name.endswith(EMBEDDINGS)), None)
     if rows is None:
         raise _mismatch(f"{repo} has no embedding whose rows could be matched by token", repo=repo)
+    if rows == 0:
+        raise _mismatch(f"the embedding of {repo} has no rows", repo=repo)
     for name, count in found.items():
         if count != rows:
             raise _mismatch(f"{name} of {repo} has {count} rows, its embedding {rows}", repo=repo, tensor=name)

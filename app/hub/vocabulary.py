@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.errors import Code, SpearError
-from app.hub.strictjson import parse_object
+from app.hub.strictjson import MAX_DEPTH, parse_object
 
 COMPARABLE = ("tokenizer.json", "vocab.json")
 """Files whose token-to-id map can be read, the best first."""
@@ -21,9 +21,9 @@ class Vocabulary:
     ids: dict[str, int]
 
 
-def parse_vocabulary(raw: bytes, *, repo: str, file: str) -> Vocabulary:
+def parse_vocabulary(raw: bytes, *, repo: str, file: str, max_depth: int = MAX_DEPTH) -> Vocabulary:
     """The token-to-id map in a `tokenizer.json` or `vocab.json`; raises `VOCABULARY_MISMATCH` where there is none."""
-    data = parse_object(raw, code=Code.VOCABULARY_MISMATCH, file=file)
+    data = parse_object(raw, code=Code.VOCABULARY_MISMATCH, file=file, max_depth=max_depth)
     ids = data if file != "tokenizer.json" else _ids(data)
     if not ids or not all(type(number) is int for number in ids.values()):
         raise SpearError(Code.VOCABULARY_MISMATCH, f"{file} of {repo} holds no vocabulary", repo=repo, file=file)
@@ -77,7 +77,8 @@ def _ids(data: dict[str, Any]) -> dict[str, Any]:
         ids.update(vocab)
     elif isinstance(vocab, list):
         ids.update({str(entry[0]): number for number, entry in enumerate(vocab) if isinstance(entry, list) and entry})
-    for added in data.get("added_tokens") or []:
+    more = data.get("added_tokens")
+    for added in more if isinstance(more, list) else ():
         if isinstance(added, dict) and isinstance(added.get("content"), str):
             ids[added["content"]] = added.get("id")
     return ids

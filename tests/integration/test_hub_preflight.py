@@ -195,11 +195,11 @@ INDEX = "model.safetensors.index.json"
         (checkpoint(config={**CONFIG, "text_config": {"auto_map": {"A": "m.M"}}}), Code.REMOTE_CODE, "auto_map"),
         ({**checkpoint(), "tokenizer_config.json": b'{"auto_map":{"A":"t.T"}}'}, Code.REMOTE_CODE, "tokenizer_config"),
         (checkpoint(config={**CONFIG, "quantization_config": {"b": 4}}), Code.QUANTIZED_WEIGHTS, "quantization_config"),
-        ({**checkpoint(), "model.safetensors": b"\xff" * 64}, Code.LIMIT_EXCEEDED, "model.safetensors"),
+        ({**checkpoint(), "model.safetensors": b"\xff" * 64}, Code.HEADER_TOO_LARGE, "model.safetensors"),
         ({**checkpoint(), "model.safetensors": b"\x40" + b"\0" * 7 + b"{}"}, Code.HEADER_INVALID, "model.safetensors"),
         ({**checkpoint(), "model.safetensors": safetensors(TENSORS)[:-1]}, Code.HEADER_INVALID, "model.norm.weight"),
-        ({**checkpoint(shards=2), INDEX: b'{"weight_map":{"a":"../x.safetensors"}}'}, Code.INDEX_INVALID, "../x"),
-        ({**checkpoint(shards=2), INDEX: b'{"weight_map":{"a":"x.safetensors"}}'}, Code.INDEX_INVALID, "x.safetensors"),
+        ({**checkpoint(shards=2), INDEX: b'{"weight_map":{"a":"../x.safetensors"}}'}, Code.UNSAFE_PATH, "../x"),
+        ({**checkpoint(shards=2), INDEX: b'{"weight_map":{"a":"x.safetensors"}}'}, Code.SHARD_MISSING, "x.safetensors"),
         (checkpoint(tensors={}), Code.WEIGHTS_MISSING, "no tensor"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -248,7 +248,7 @@ def test_limits_are_kept(pair):
     pair.refusal(Code.LIMIT_EXCEEDED, "/base/repo", settings=Settings(max_total_bytes=10))
     pair.refusal(Code.LIMIT_EXCEEDED, "/base/repo", settings=Settings(max_small_file_bytes=10))
     pair.refusal(Code.LIMIT_EXCEEDED, "/base/repo", settings=Settings(max_tensors=2))
-    error = pair.refusal(Code.LIMIT_EXCEEDED, "/base/repo", settings=Settings(max_header_bytes=10))
+    error = pair.refusal(Code.HEADER_TOO_LARGE, "/base/repo", settings=Settings(max_header_bytes=10))
     assert error.names["file"] == "model.safetensors"
 
 

@@ -159,7 +159,7 @@ def test_what_cannot_be_merged_is_refused_by_tensor(name, dtype, code, place):
 def test_whole_numbers_in_buffers_are_copied_if_they_agree():
     assert admit([head(add={"model.ids": ("I64", (1, 4))}), other(add={"model.ids": ("I64", (1, 4))})]).warnings == ()
     error = refusal(
-        Code.DTYPE_UNSUPPORTED, head(add={"model.ids": ("I64", (1, 4))}), other(add={"model.ids": ("I32", (1, 4))})
+        Code.DTYPE_MISMATCH, head(add={"model.ids": ("I64", (1, 4))}), other(add={"model.ids": ("I32", (1, 4))})
     )
     assert error.names["tensor"] == "model.ids"
 

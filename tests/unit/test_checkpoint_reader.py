@@ -61,7 +61,7 @@ def test_a_shard_cut_short_after_opening_is_named(tmp_path):
 def test_missing_parts_each_have_their_code(tmp_path):
     path = make_checkpoint(tmp_path / "m")
     cases = {
-        "model-00002-of-00003.safetensors": Code.INDEX_INVALID,
+        "model-00002-of-00003.safetensors": Code.SHARD_MISSING,
         "config.json": Code.CONFIG_INVALID,
         "model.safetensors.index.json": Code.WEIGHTS_MISSING,
     }
@@ -80,5 +80,5 @@ def test_a_tensor_in_two_shards_is_named(tmp_path):
     second.write_bytes(first.read_bytes())
     with pytest.raises(SpearError) as caught:
         Checkpoint.open(path)
-    assert caught.value.code == Code.INDEX_INVALID
+    assert caught.value.code == Code.DUPLICATE_TENSOR
     assert caught.value.names["tensor"] in json.loads((path / "model.safetensors.index.json").read_text())["weight_map"]

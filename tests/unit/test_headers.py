@@ -62,9 +62,6 @@ def test_a_header_of_real_safetensors_parses_to_the_same():
 @pytest.mark.parametrize(
     ("entries", "data", "words"),
     [
-        ({"a": entry(), "b": entry(begin=4, end=12)}, 12, "overlaps"),
-        ({"a": entry(), "b": entry(begin=12, end=20)}, 20, "hole"),
-        ({"a": entry(begin=8, end=16)}, 16, "hole"),
         ({"a": entry()}, 4, "beyond"),
         ({"a": entry(end=4)}, 4, "has 4 bytes"),
         ({"a": entry(shape=(2**48,) * 32)}, 8, "needs"),
@@ -107,15 +104,28 @@ def test_a_wrong_tensor_is_refused_by_name(entries, data, words):
         (b'{"a\\u0000":' + json.dumps(entry()).encode() + b"}", "name"),
         (b'{"' + b"x" * 513 + b'":' + json.dumps(entry()).encode() + b"}", "name"),
         (b'{"a":' + b"9" * 5000 + b"}", "JSON"),
-        (b"{}", "no tensor"),
     ],
 )
 def test_a_wrong_text_is_refused(raw, words):
     assert words in refusal(Code.HEADER_INVALID, None, raw=raw, data=8).message
 
 
-def test_bytes_after_the_last_tensor_are_refused():
-    assert "3 bytes" in refusal(Code.HEADER_INVALID, {"a": entry()}, data=11).message
+@pytest.mark.parametrize(
+    ("entries", "data", "code", "tensor"),
+    [
+        ({"a": entry(), "b": entry(begin=4, end=12)}, 12, Code.TENSOR_OVERLAP, "b"),
+        ({"a": entry(), "b": entry()}, 8, Code.TENSOR_OVERLAP, "b"),
+        ({"a": entry(), "b": entry(begin=12, end=20)}, 20, Code.TENSOR_HOLE, "b"),
+        ({"a": entry(begin=8, end=16)}, 16, Code.TENSOR_HOLE, "a"),
+        ({"a": entry()}, 11, Code.TENSOR_HOLE, "a"),
+    ],
+)
+def test_tensors_lie_without_overlap_or_hole(entries, data, code, tensor):
+    assert refusal(code, entries, data=data).names["tensor"] == tensor
+
+
+def test_bytes_of_no_tensor_at_all_are_a_hole():
+    assert "3 bytes" in refusal(Code.TENSOR_HOLE, {}, data=3).message
 
 
 def test_too_many_tensors_exceed_a_limit():
@@ -129,8 +139,8 @@ def test_too_many_tensors_exceed_a_limit():
     [
         (b"\x02\0\0\0\0\0\0", Code.HEADER_INVALID),
         (b"\x01\0\0\0\0\0\0\0", Code.HEADER_INVALID),
-        (b"\xff" * 8, Code.LIMIT_EXCEEDED),
-        ((101).to_bytes(8, "little"), Code.LIMIT_EXCEEDED),
+        (b"\xff" * 8, Code.HEADER_TOO_LARGE),
+        ((101).to_bytes(8, "little"), Code.HEADER_TOO_LARGE),
     ],
 )
 def test_the_announced_length_is_checked(first8, code):
@@ -148,7 +158,7 @@ def test_no_bytes_at_all_can_raise_anything_else(raw):
     try:
         parse_header(b"{" + raw, file=F, file_size=1000, max_tensors=5)
     except SpearError as error:
-        assert error.code in {Code.HEADER_INVALID, Code.LIMIT_EXCEEDED}  # noqa: PT017 - most texts are refused, not all
+        assert error.code in {Code.HEADER_INVALID, Code.TENSOR_HOLE, Code.LIMIT_EXCEEDED}  # noqa: PT017 - most texts are refused, not all
 
 
 @given(st.lists(st.tuples(st.sampled_from(sorted(DTYPE_BITS)), st.integers(0, 9)), max_size=8))
@@ -176,19 +186,35 @@ def test_an_index_gives_its_weight_map():
     assert index({"a": "s1.safetensors"}) == {"a": "s1.safetensors"}
 
 
-@pytest.mark.parametrize("shard", ["../s1.safetensors", "/s1.safetensors", "d/s1.safetensors", "s1.bin", 3, "",
-                                   ".safetensors", "d\\s1.safetensors"])  # fmt: skip
-def test_a_shard_must_be_a_plain_file(shard):
-    with pytest.raises(SpearError, match="not to a safetensors file") as caught:
+@pytest.mark.parametrize("shard", ["s1.bin", 3, None, [], "", "s1.safetensors\n"])
+def test_a_shard_must_be_a_safetensors_file(shard):
+    with pytest.raises(SpearError, match="not to a") as caught:
         index({"a": shard})
     assert caught.value.code is Code.INDEX_INVALID
     assert caught.value.names["tensor"] == "a"
 
 
+@pytest.mark.parametrize("shard", ["../s1.safetensors", "/s1.safetensors", "d/s1.safetensors", ".safetensors", "..",
+                                   "d\\s1.safetensors", "https://example.org/s1.safetensors", "c:s1.safetensors"])  # fmt: skip
+def test_a_shard_must_lie_in_the_repository(shard):
+    with pytest.raises(SpearError) as caught:
+        index({"a": shard})
+    assert caught.value.code is Code.UNSAFE_PATH
+    assert (caught.value.names["tensor"], caught.value.names["shard"]) == ("a", shard)
+
+
+def test_shards_that_differ_by_case_alone_are_refused():
+    raw = json.dumps({"weight_map": {"a": "s1.safetensors", "b": "S1.safetensors"}}).encode()
+    with pytest.raises(SpearError, match="case") as caught:
+        parse_index(raw, file=I, files=FILES | {"S1.safetensors"})
+    assert caught.value.code is Code.INDEX_INVALID
+
+
 def test_a_shard_must_exist():
     with pytest.raises(SpearError) as caught:
         index({"a": "s3.safetensors"})
-    assert caught.value.names["shard"] == "s3.safetensors"
+    assert caught.value.code is Code.SHARD_MISSING
+    assert caught.value.names == {"file": I, "tensor": "a", "shard": "s3.safetensors"}
 
 
 @pytest.mark.parametrize("raw", [b"{}", b'{"weight_map": {}}', b'{"weight_map": []}', b"[]", b"\xff"])
@@ -210,7 +236,6 @@ def test_shards_unite():
 @pytest.mark.parametrize(
     ("parts", "weight_map", "words"),
     [
-        ({"s1": "a", "s2": "a"}, {"a": "s1.safetensors"}, "both"),
         ({"s1": "a"}, {"a": "s2.safetensors"}, "says s2"),
         ({"s1": "a"}, {"b": "s1.safetensors"}, "says None"),
         ({"s1": "a"}, {"a": "s1.safetensors", "b": "s1.safetensors"}, "does not"),
@@ -221,3 +246,28 @@ def test_shards_and_index_must_agree(parts, weight_map, words):
         merge_shards(shards(**parts), index=weight_map, file=I)
     assert caught.value.code is Code.INDEX_INVALID
     assert caught.value.names["tensor"] in {"a", "b"}
+
+
+def test_a_tensor_in_two_shards_names_both():
+    with pytest.raises(SpearError, match="both") as caught:
+        merge_shards(
+            {"s1.safetensors": parse({"a": entry()}), "s2.safetensors": parse({"a": entry()})},
+            index={"a": "s1.safetensors"}, file=I,
+        )
+    assert caught.value.code is Code.DUPLICATE_TENSOR
+    assert caught.value.names["tensor"] == "a"
+    assert caught.value.names["file"] == "s2.safetensors"
+
+
+def test_values_are_counted_before_they_are_parsed():
+    bomb = b'{"a":[' + b"[]," * 200_000 + b"[]]}"
+    with pytest.raises(SpearError) as caught:
+        parse_header(bomb, file=F, file_size=len(bomb) + 8, max_tensors=10, max_values=100_000)
+    assert (caught.value.code, caught.value.names["limit"]) == (Code.LIMIT_EXCEEDED, "max_json_values")
+
+
+def test_a_longest_name_can_be_set():
+    raw = json.dumps({"abcdef": entry()}).encode()
+    assert parse_header(raw, file=F, file_size=len(raw) + 16, max_tensors=1, max_name=6)
+    with pytest.raises(SpearError, match="name"):
+        parse_header(raw, file=F, file_size=len(raw) + 16, max_tensors=1, max_name=5)

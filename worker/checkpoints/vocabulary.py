@@ -151,5 +151,5 @@ def _runs(origins: Sequence[Origin]) -> list[_Run]:
 
 
 def _resized(info: TensorInfo, rows: int) -> TensorInfo:
-    width = info.elements // info.shape[0]
+    width = info.elements // max(1, info.shape[0])
     return replace(info, shape=(rows, *info.shape[1:]), nbytes=rows * width * DTYPE_BITS[info.dtype] // 8)
