@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import sys
 import threading
@@ -53,6 +54,7 @@ def api(*, host: str = "127.0.0.1", port: int = 8000) -> None:
     from app.main import create_app
 
     settings = _serving()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold callers' tokens
     uvicorn.run(create_app(settings), host=host, port=port, access_log=False, log_level=settings.log_level)
 
 

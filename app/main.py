@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from app.api import deliveries, health, merges, methods, problems, scores
+from app.api import audit, deliveries, health, keys, merges, methods, problems, scores
 from app.api.middleware import RequestContext
 from app.api.services import build_services
 from app.settings import Settings, load
@@ -21,14 +21,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         services.database.close()
+        services.limits.close()
 
     app = FastAPI(
         title="spear-merge", version=version("spear-merge"), lifespan=lifespan,
         description="Repairs and merges language models after fine-tuning, and publishes them exactly once.",
     )
     app.state.services = services
-    app.add_middleware(RequestContext, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(RequestContext, max_body_bytes=settings.max_body_bytes, audit=services.audit)
     problems.install(app)
-    for router in (merges.router, scores.router, deliveries.router, methods.router, health.router):
-        app.include_router(router)
+    nouns = (merges, scores, deliveries, keys, audit, methods, health)
+    for noun in nouns:
+        app.include_router(noun.router)
     return app

@@ -1,6 +1,7 @@
 """`python -m worker`: the Celery worker."""
 
 import argparse
+import resource
 
 from app.logs import configure
 from app.settings import load
@@ -12,6 +13,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="spear-worker")
     parser.add_argument("--name", default="spear-worker", help="the name under which the broker knows this worker")
     name = parser.parse_args().name
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold the tokens; children inherit it
     settings = load()
     configure(settings.log_level)
     make_worker(settings).worker_main(

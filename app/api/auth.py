@@ -1,23 +1,41 @@
-"""Who calls: the bearer key, and the scope that a route needs."""
+"""Who calls: the bearer key, its limits, and the scope that a route needs."""
 
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated
 
-from fastapi import Depends
+from fastapi import Depends, Header, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import SecretStr
 
-from app.api.services import Uses
+from app.api.limits import refuse
+from app.api.services import Services, Uses
 from app.errors import Code, SpearError
-from app.jobs.keys import Caller
+from app.jobs.callers import Caller
+from app.jobs.sealed import CallerToken
 
+CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_TOKEN = re.compile(r"[\x21-\x7e]{1,512}")
 _bearer = HTTPBearer(auto_error=False, description="An API key: `spear_...`")
 
 
-def _caller(services: Uses, sent: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Caller:
+def _caller(
+    request: Request, services: Uses, sent: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+) -> Caller:
     caller = services.keys.find(sent.credentials) if sent else None
     if caller is None:
+        _count_stranger(request, services)
         raise SpearError(Code.UNAUTHENTICATED, "no API key was sent" if sent is None else "this API key is not valid")
+    request.state.caller = caller
+    request.state.windows = services.limits.spend(caller, changing=request.method in CHANGING)
+    refuse(request.state.windows)
     return caller
+
+
+def _count_stranger(request: Request, services: Services) -> None:
+    request.state.windows = services.limits.spend_stranger(request.client.host if request.client else "")
+    refuse(request.state.windows)
 
 
 def _with_scope(scope: str) -> Callable[[Caller], Caller]:
@@ -28,5 +46,22 @@ def _with_scope(scope: str) -> Callable[[Caller], Caller]:
     return check
 
 
+def _with_token(
+    services: Uses, caller: Annotated[Caller, Depends(_with_scope("merges:write"))],
+    x_hub_token: Annotated[
+        SecretStr | None,
+        Header(description="a Hub token of the caller's own, for this job alone, in the place of the service's"),
+    ] = None,
+) -> Caller:
+    """The caller with the Hub token that came along, if one did; grants hold all the same."""
+    if x_hub_token is None:
+        return caller
+    text = x_hub_token.get_secret_value()
+    if not _TOKEN.fullmatch(text):
+        raise SpearError(Code.INVALID_REQUEST, "X-Hub-Token takes 1 to 512 visible ASCII characters")
+    return replace(caller, hub_token=CallerToken(text, services.seal))
+
+
 Reader = Annotated[Caller, Depends(_with_scope("merges:read"))]
-Writer = Annotated[Caller, Depends(_with_scope("merges:write"))]
+Writer = Annotated[Caller, Depends(_with_token)]
+ADMINS_ONLY = Depends(_with_scope("admin"))

@@ -60,7 +60,11 @@ def install(app: FastAPI) -> None:
 def problem(request: Request, error: SpearError) -> JSONResponse:
     """The answer for one error."""
     kind = error.kind
+    request.state.code = error.code  # for the audit
     names = dict(error.names)
+    headers = dict(_HEADERS.get(kind.status, {}))
+    if "retry_after" in names:
+        headers["Retry-After"] = str(names["retry_after"])
     errors = names.pop("errors", None)
     if errors is None:
         errors = [{"pointer": error.pointer, "detail": error.message}] if error.pointer else []
@@ -70,7 +74,7 @@ def problem(request: Request, error: SpearError) -> JSONResponse:
         errors=[FieldError(**e) for e in errors],
     )
     return JSONResponse(
-        body.model_dump(mode="json"), kind.status, _HEADERS.get(kind.status), media_type="application/problem+json"
+        body.model_dump(mode="json"), kind.status, headers, media_type="application/problem+json"
     )
 
 

@@ -7,8 +7,12 @@ from typing import Annotated
 from celery import Celery
 from fastapi import Depends, Request
 
+from app.api.limits import Limits
+from app.jobs.audit import Audit
 from app.jobs.database import Database
 from app.jobs.keys import Keys
+from app.jobs.quotas import Quota
+from app.jobs.sealed import Seal
 from app.jobs.store import Store
 from app.queue.broker import make_celery
 from app.settings import Settings
@@ -23,6 +27,10 @@ class Services:
     store: Store
     keys: Keys
     celery: Celery
+    limits: Limits
+    audit: Audit
+    seal: Seal
+    """for callers' own Hub tokens"""
     checks: BoundedSemaphore
     """turns for checking a request against the Hub"""
 
@@ -34,10 +42,17 @@ def build_services(settings: Settings) -> Services:
         settings=settings,
         database=database,
         store=Store(database, max_attempts=settings.max_attempts, idempotency_hours=settings.idempotency_hours),
-        keys=Keys(database, secret=settings.secret),
+        keys=Keys(database, secret=settings.secret, defaults=_quota(settings)),
         celery=make_celery(settings, patience_seconds=3),
+        limits=Limits(settings),
+        audit=Audit(database, days=settings.audit_days),
+        seal=Seal(settings.secret),
         checks=BoundedSemaphore(settings.parallel_checks),
     )
+
+
+def _quota(settings: Settings) -> Quota:
+    return Quota(max_active=settings.max_active_jobs or None, bytes_per_day=settings.max_daily_bytes or None)
 
 
 def _services(request: Request) -> Services:

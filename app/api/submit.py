@@ -30,7 +30,8 @@ def check(services: Services, recipe: Request, *, caller: Caller) -> Preflight:
     if isinstance(recipe, Recipe) and recipe.webhook:
         Policy.of(services.settings.webhook_hosts).admit(recipe.webhook.url)
     commits = _named_commits(services, recipe, caller=caller)
-    with _turn(services), connected(services.settings) as hubs:
+    token = caller.hub_token.reveal() if caller.hub_token else None
+    with _turn(services), connected(services.settings, credential=caller.credential, token=token) as hubs:
         checked = preflight(
             recipe, hubs=hubs, settings=services.settings, reads=caller.reads, writes=caller.writes, commits=commits
         )
@@ -64,6 +65,7 @@ def submit(
     submission = Submission(
         kind=Kind.MERGE if target else Kind.SCORES, recipe=recipe.model_dump(mode="json"),
         resolved=resolve(recipe, checked), labels=recipe.labels, warnings=checked.warnings, retry_of=retry_of,
+        planned_bytes=checked.bytes_to_download,
         target_repo=target.repo if target else None, target_branch=target.branch if target else None,
         request_id=request_id, priority=recipe.priority, max_queue_seconds=recipe.max_queue_seconds,
         max_runtime_seconds=recipe.max_runtime_seconds,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from app.errors import Code, SpearError
-from app.jobs.quotas import Quota
+from app.jobs.quotas import NO_QUOTA, Quota
 from app.jobs.sealed import CallerToken
 
 
@@ -20,7 +20,7 @@ class Caller:
     name: str = ""
     credential: str | None = None
     requests_per_minute: int | None = None
-    quota: Quota = Quota()
+    quota: Quota = NO_QUOTA
     hub_token: CallerToken | None = field(default=None, repr=False)
 
     def require(self, scope: str) -> None:

@@ -14,7 +14,7 @@ from app.errors import Code, SpearError
 from app.jobs.callers import Caller
 from app.jobs.database import Database
 from app.jobs.ids import new_id
-from app.jobs.quotas import Quota
+from app.jobs.quotas import NO_QUOTA, Quota
 from app.jobs.tables import ApiKey
 
 __all__ = ["SCOPES", "Allowance", "Caller", "Keys"]
@@ -39,10 +39,13 @@ class Allowance:
     bytes_per_day: int | None = None
 
 
-class Keys:
-    """The keys in the database, hashed with the service's secret. `defaults` are for keys without limits of their own."""
+AS_SET = Allowance()
 
-    def __init__(self, database: Database, *, secret: bytes, defaults: Quota = Quota()) -> None:  # noqa: B008  (frozen)
+
+class Keys:
+    """The keys in the database, hashed with the service's secret; `defaults` for keys without limits of their own."""
+
+    def __init__(self, database: Database, *, secret: bytes, defaults: Quota = NO_QUOTA) -> None:
         self._database = database
         self._secret = secret
         self._defaults = defaults
@@ -50,7 +53,7 @@ class Keys:
     def create(
         self, *, name: str, owner: str | None = None, scopes: Sequence[str], reads: Sequence[str] = (),
         writes: Sequence[str] = (), unlimited: bool = False, expires_at: datetime | None = None,
-        allowance: Allowance = Allowance(),  # noqa: B008  (frozen)
+        allowance: Allowance = AS_SET,
     ) -> str:
         """A new key; the returned text is shown this once. Grants are namespaces (`org`) or repos (`org/name`)."""
         return self.add(
@@ -61,7 +64,7 @@ class Keys:
     def add(
         self, *, name: str, owner: str | None = None, scopes: Sequence[str], reads: Sequence[str] = (),
         writes: Sequence[str] = (), unlimited: bool = False, expires_at: datetime | None = None,
-        allowance: Allowance = Allowance(),  # noqa: B008  (frozen)
+        allowance: Allowance = AS_SET,
     ) -> tuple[ApiKey, str]:
         """As `create`: the row and the text."""
         unknown = sorted(set(scopes) - set(SCOPES))
@@ -188,7 +191,7 @@ class Keys:
         return Caller(
             key_id=row.id, owner=row.owner, name=row.name, scopes=frozenset(row.scopes), reads=tuple(row.reads),
             writes=tuple(row.writes), unlimited=row.unlimited, credential=row.credential,
-            requests_per_minute=row.requests_per_minute, quota=Quota() if row.unlimited else quota,
+            requests_per_minute=row.requests_per_minute, quota=NO_QUOTA if row.unlimited else quota,
         )
 
 

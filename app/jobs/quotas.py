@@ -6,7 +6,7 @@ Keys of one owner and name count together, so that rotating a key gives nobody a
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import BigInteger, Date, ColumnElement, cast, func, literal, select, text
+from sqlalchemy import BigInteger, ColumnElement, Date, cast, func, literal, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -25,6 +25,9 @@ class Quota:
 
     max_active: int | None = None
     bytes_per_day: int | None = None
+
+
+NO_QUOTA = Quota()
 
 
 def count_in(session: Session, quota: Quota, *, owner: str, name: str, planned_bytes: int) -> None:

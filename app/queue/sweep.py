@@ -7,6 +7,7 @@ import threading
 
 import structlog
 
+from app.jobs.audit import Audit
 from app.jobs.database import Database, DatabaseError
 from app.jobs.rescue import Rescue
 from app.jobs.spectra import Spectra
@@ -27,6 +28,7 @@ def run(settings: Settings, *, stop: threading.Event) -> None:
         database, resend_seconds=settings.resend_seconds, idempotency_hours=settings.idempotency_hours
     )
     spectra = Spectra(database, max_bytes=settings.spectra_max_bytes)
+    audit = Audit(database, days=settings.audit_days)
     celery = make_celery(settings)
     senders = send(settings, stop=stop)
     while not stop.is_set():
@@ -34,6 +36,7 @@ def run(settings: Settings, *, stop: threading.Event) -> None:
             for job_id in rescue.sweep(waiting=queued_messages(settings.redis_url)):
                 announce(celery, job_id)
             spectra.trim()
+            audit.trim()
         except DatabaseError as error:
             log.warning("sweep.failed", error=type(error).__name__)
         stop.wait(settings.sweep_seconds)
