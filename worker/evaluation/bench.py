@@ -50,7 +50,8 @@ class Bench:
     def _sheet(self, model: LanguageModel) -> Sheet:
         by_item = _by(self.task.instances, lambda request: request.doc_id)
         chosen = next(iter(self.task.instances[0].filtered_resps))  # the task's first filter is its own choice
-        items, graded = [], []
+        items: list[str] = []
+        graded: list[tuple[str, float, float]] = []
         for _, item in self.task.doc_iterator(rank=0, limit=self.limit, world_size=1):
             requests = sorted(by_item[len(items)], key=lambda request: request.idx)
             items.append(_name(item))

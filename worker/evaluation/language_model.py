@@ -15,7 +15,7 @@ from worker.evaluation.likelihood import Likelihood, Span, likelihoods
 BATCH_TOKENS = 4096
 
 
-class LanguageModel(HFLM):  # type: ignore[misc]  (lm-eval has no types)
+class LanguageModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
     """Answers lm-eval's requests with the weights that `model` has at the moment."""
 
     def __init__(self, model: Any, tokenizer: Any, *, batch_tokens: int = BATCH_TOKENS, batch_size: int = 8) -> None:
@@ -23,12 +23,12 @@ class LanguageModel(HFLM):  # type: ignore[misc]  (lm-eval has no types)
         self._batch_tokens = batch_tokens
         self._kept: dict[Hashable, list[Span]] = {}
 
-    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:  # noqa: ARG002, FBT001, FBT002  (lm-eval's signature)
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:  # noqa: ARG002  (lm-eval's signature)
         """Of each continuation after its context, and whether greedy generation would give it."""
         spans = [span for request in requests for span in self._spans("continuation", request.args, self._continuation)]
         return [(found.total, found.greedy) for found in self._likelihoods(spans)]
 
-    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:  # noqa: ARG002, FBT001, FBT002
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:  # noqa: ARG002
         """Of whole texts: in windows of the model's context, each token once."""
         windows = [self._spans("rolling", request.args, self._rolling) for request in requests]
         found = iter(self._likelihoods([span for spans in windows for span in spans]))
