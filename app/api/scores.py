@@ -8,6 +8,7 @@ from app.api.auth import Writer
 from app.api.jobs import accepted, add_job_routes
 from app.api.problems import RESPONSES
 from app.api.services import Uses
+from app.api.spectra import add_spectrum_route
 from app.api.submit import submit
 from app.api.views import JobView
 from app.jobs.states import Kind
@@ -31,3 +32,4 @@ def post_scoring(
 
 
 add_job_routes(router, Kind.SCORES, parse=parse_scoring)
+add_spectrum_route(router, Kind.SCORES)

@@ -1,24 +1,27 @@
-"""The cache of singular spectra, shared by all jobs; the least recently used go first.
+"""Singular spectra: the cache that all jobs share, and those that a job has kept to be looked at.
 
-Its key names the algorithm, so that a value is never trusted across a change of the numerics.
+The cache's key names the algorithm, so that a value is never trusted across a change of the numerics.
 """
 
 import base64
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import delete, func, select, tuple_, update
+from sqlalchemy import Select, delete, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
 from app.jobs.database import Database
-from app.jobs.tables import Spectrum
+from app.jobs.tables import Document, Spectrum
 
 KEY = ("digest", "tensor", "algorithm", "precision", "device_class")
 _COLUMNS = tuple(getattr(Spectrum, name) for name in KEY)
 
 
 class Spectra:
-    """Records are JSON objects: the key's fields, `count`, and the packed values as base64 in `data`."""
+    """The cache; the least recently used go first.
+
+    Records are JSON objects: the key's fields, `count`, and the packed values as base64 in `data`.
+    """
 
     def __init__(self, database: Database, *, max_bytes: int) -> None:
         self._database = database
@@ -52,3 +55,29 @@ class Spectra:
         statement = delete(Spectrum).where(tuple_(*_COLUMNS).in_(excess)).returning(Spectrum.tensor)
         with self._database.transaction() as session:
             return len(session.scalars(statement).all())
+
+
+class DrawnSpectra:
+    """The spectra of a job's tensors, thinned to what a picture needs: the document `spectra`, tensor by tensor."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def find(self, job_id: str, tensor: str) -> dict[str, Any] | None:
+        """One tensor's: shape, count, ranks, noise edges, base, adapted and (where it was computed) merged.
+
+        Only this tensor's part leaves the database, however many there are.
+        """
+        with self._database.transaction() as session:
+            entry = session.scalar(_part(job_id, "spectra", "tensors", tensor))
+            if entry is None:
+                return None
+            ranks = session.scalar(_part(job_id, "spectra", "ranks", str(entry["count"])))
+            shown = session.scalar(_part(job_id, "report", "spectra")) or []
+        whole = next((one for one in shown if one["name"] == tensor and one["merged"]), None)
+        merged = whole["merged"] if whole and whole["ranks"] == ranks else None
+        return entry | {"ranks": ranks, "merged": merged}
+
+
+def _part(job_id: str, document: str, *path: str) -> Select[tuple[Any]]:
+    return select(Document.body[path]).where(Document.job_id == job_id, Document.name == document)

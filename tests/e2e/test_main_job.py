@@ -131,7 +131,7 @@ def test_the_job_tells_its_stages_events_scores_and_report(service, published):
     assert len(scores) == job["result"]["scored"] == 28
     shown = "name module_type layer shape snr swci svdr relative_change score selected t"
     assert set(shown.split()) <= set(scores[0])
-    assert report["schema_version"] == 1
+    assert report["schema_version"] == 2
     assert report["costs"]["spectra_computed"] == 56
     if os.geteuid() == 0:  # others may lack the right to leave the network
         assert report["costs"]["network"] is False

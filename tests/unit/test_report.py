@@ -9,14 +9,17 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from app.recipes import parse_recipe
 from worker.pipeline.task import Input, Task
-from worker.report.figures import draw_scores
+from worker.report.figures import SCORES, draw
 from worker.report.publishable import write
 from worker.report.report import build_report, lasting, plain
 from worker.report.schema import json_schema
+from worker.report.spectra import every
+from worker.scores.curve import Curve, curve
 
 SHAPES = {"q": (16, 16), "k": (4, 16), "v": (4, 16), "o": (16, 16), "gate": (32, 16), "up": (32, 16), "down": (16, 32)}
 
@@ -62,6 +65,12 @@ def make_rows(*, layers: int = 4) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def make_curves(rows: list[dict[str, Any]], *, count: int = 300) -> dict[str, Curve]:
+    base = torch.linspace(3, 2.001, count, dtype=torch.float64)
+    one = curve(base, base * 0.99)
+    return {row["name"]: one for row in rows}
+
+
 def make_parts(*, layers: int = 4, seconds: float = 1.0) -> dict[str, Any]:
     return {
         "rows": make_rows(layers=layers),
@@ -98,7 +107,7 @@ def test_the_report_is_valid_and_json_safe(tmp_path: Path) -> None:
 def test_the_schema_refuses_what_is_not_a_report(tmp_path: Path) -> None:
     report = build_report(make_task(tmp_path), **make_parts())
     less = {key: report[key] for key in report if key != "job"}
-    for broken in ({**report, "schema_version": 2}, {**report, "more": 1}, less):
+    for broken in ({**report, "schema_version": 1}, {**report, "more": 1}, less):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(broken, json_schema())
 
@@ -183,23 +192,29 @@ def test_the_costs_stay_with_the_job_and_out_of_what_is_published(tmp_path: Path
 
 
 @pytest.mark.parametrize("layers", [1, 2, 32, 80])
-def test_the_figure_is_small_and_the_same_each_time(tmp_path: Path, layers: int) -> None:
-    report = build_report(make_task(tmp_path), **make_parts(layers=layers))
-    paths = [tmp_path / "one.png", tmp_path / "figures" / "two.png"]
-    assert [draw_scores(report, path=path) for path in paths] == [True, True]
-    assert paths[0].read_bytes() == paths[1].read_bytes()
-    assert paths[0].stat().st_size < 150_000
-    with Image.open(paths[0]) as picture:
-        assert picture.info.keys() <= {"dpi"}
-        assert picture.width >= 800
+def test_the_figures_are_small_and_the_same_each_time(tmp_path: Path, layers: int) -> None:
+    rows = make_rows(layers=layers)
+    parts = {**make_parts(), "rows": rows, "curves": make_curves(rows)}
+    task = make_task(tmp_path, method={"name": "spear", "show": ["model.layers.0.*"]})
+    report = build_report(task, **parts)
+    first, second = (draw(report, folder=tmp_path / name) for name in ("one", "two"))
+    assert list(first) == [f"figures/{name}.png" for name in ("scores", "components", "change", "spectra")]
+    assert first == second
+    for name in first:
+        one, two = (tmp_path / folder / name for folder in ("one", "two"))
+        assert one.read_bytes() == two.read_bytes()
+        assert one.stat().st_size < 200_000
+        with Image.open(one) as picture:
+            assert picture.info.keys() <= {"dpi"}
+            assert picture.width >= 800
 
 
 def test_the_figure_frames_the_restored_cells(tmp_path: Path) -> None:
     def red(*, restored: bool) -> int:
         parts = make_parts()
         parts["rows"] = [{**row, "selected": restored} for row in parts["rows"]]
-        draw_scores(build_report(make_task(tmp_path), **parts), path=tmp_path / "it.png")
-        pixels = np.asarray(Image.open(tmp_path / "it.png").convert("RGB")).astype(int)
+        draw(build_report(make_task(tmp_path), **parts), folder=tmp_path)
+        pixels = np.asarray(Image.open(tmp_path / SCORES).convert("RGB")).astype(int)
         return int(((pixels[..., 0] > 180) & (pixels[..., 1] < 90)).sum())
 
     assert red(restored=True) > 20 * red(restored=False)  # what is left is the legend's
@@ -211,4 +226,59 @@ def test_missing_scores_leave_cells_empty(tmp_path: Path) -> None:
     report = build_report(make_task(tmp_path), **parts)
     assert report["heatmap"]["score"][4] == [None, None, None, None]
     assert report["heatmap"]["restored"][4] == [0.0, 0.0, 1.0, 0.0]
-    assert draw_scores(report, path=tmp_path / "it.png")
+    assert SCORES in draw(report, folder=tmp_path)
+
+
+def test_every_score_has_a_grid_of_its_own(tmp_path: Path) -> None:
+    heatmap = build_report(make_task(tmp_path), **make_parts())["heatmap"]
+    assert heatmap["snr"][0] == [None, 1.5, 1.5, 1.5]  # infinite in the first layer
+    assert heatmap["swci"][0] == pytest.approx([0.0, 0.1, 0.2, 0.3])
+    assert heatmap["svdr"][0] == [0.01, None, 0.01, 0.01]
+
+
+def test_the_distribution_counts_every_scored_tensor_once(tmp_path: Path) -> None:
+    parts = make_parts()
+    for i, row in enumerate(parts["rows"]):
+        row["relative_change"] = (0.0, math.inf, 1e-4 * 1.5**i)[min(i, 2)]
+    data = build_report(make_task(tmp_path), **parts)["distribution"]
+    assert (data["unchanged"], data["endless"]) == (1, 1)
+    assert sum(data["restored"]) == 14
+    assert sum(data["kept"]) == 28 - 14 - 2
+    assert len(data["edges"]) == len(data["kept"]) + 1
+    assert data["edges"] == sorted(data["edges"])
+    assert data["edges"][0] <= 1e-4 * 1.5**2
+    assert data["edges"][-1] >= 1e-4 * 1.5**27
+
+
+def test_models_that_do_not_differ_have_no_histogram(tmp_path: Path) -> None:
+    parts = make_parts()
+    parts["rows"] = [{**row, "relative_change": 0.0} for row in parts["rows"]]
+    report = build_report(make_task(tmp_path), **parts)
+    assert (report["distribution"]["edges"], report["distribution"]["unchanged"]) == ([], 28)
+    assert "figures/change.png" not in draw(report, folder=tmp_path)
+
+
+def test_spectra_are_shown_of_the_tensors_that_are_named(tmp_path: Path) -> None:
+    parts = make_parts()
+    curves = make_curves(parts["rows"], count=1000)
+    task = make_task(tmp_path, method={"name": "spear", "show": ["*.layers.3.q_proj.weight", "nothing"]})
+    name = "model.layers.3.q_proj.weight"
+    report = build_report(task, **parts, curves=curves, merged={name: [2.0 - i / 1000 for i in range(1000)]})
+    (one,) = report["spectra"]
+    assert (one["name"], one["count"], one["selected"]) == (name, 1000, True)
+    assert (one["ranks"][0], one["ranks"][-1]) == (1, 1000)
+    assert len(one["ranks"]) == len(one["base"]) == len(one["adapted"]) == len(one["merged"]) <= 256
+    assert (one["base"][0], one["base"][-1]) == (3.0, 2.001)
+    assert one["merged"][0] == 2.0
+
+
+def test_the_spectra_of_all_tensors_are_bounded() -> None:
+    rows = [{"name": f"{i}", "shape": (700, 800), "noise_edge": 1.23456, "precision": "exact"} for i in range(9000)]
+    made = every(rows, curves=make_curves(rows, count=700))
+    numbers = sum(len(one["base"]) + len(one["adapted"]) for one in made["tensors"].values())
+    assert numbers <= 2**19
+    assert made["ranks"].keys() == {"700"}
+    assert len(made["ranks"]["700"]) == len(made["tensors"]["0"]["base"])
+    assert made["tensors"]["0"]["edge"] == 1.235
+    few = every(rows[:3], curves=make_curves(rows[:3], count=40))
+    assert few["ranks"]["40"] == tuple(range(1, 41))

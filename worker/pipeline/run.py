@@ -11,26 +11,31 @@ from app.recipes import Scoring
 from app.recipes.methods.spear import SpearParameters
 from worker.isolation import has_network
 from worker.pipeline.merge import MergeResult, merge
+from worker.pipeline.meter import Meter
+from worker.pipeline.restored import restored_spectra
 from worker.pipeline.score import Scores, device_of, score
 from worker.pipeline.select import select
 from worker.pipeline.task import Reporter, Task
 from worker.pipeline.verify import Verification, verify
 from worker.report.manifest import canonical
-from worker.report.publishable import write
+from worker.report.publishable import SPECTRA, write
 from worker.report.report import build_report
+from worker.report.spectra import every
 from worker.scores import Selection
 
 
 def run(task: Task, reporter: Reporter) -> dict[str, Any]:
     """Make everything that will be published in `task.output`; the summary for the supervisor."""
-    scores, selection = _restoration(task, reporter)
+    meter = Meter(reporter)
+    scores, selection = _restoration(task, meter)
     if isinstance(task.recipe, Scoring):
         assert scores is not None
         assert selection is not None
-        return _scored_only(task, scores, selection)
+        return _scored_only(task, scores, selection, meter)
     decisions = selection.decisions if selection else None
-    result = merge(task, decisions, reporter)
-    verification = verify(task, decisions, result, reporter)
+    result = merge(task, decisions, meter)
+    verification = verify(task, decisions, result, meter)
+    shown = restored_spectra(task, selection.rows) if selection else {}
     shutil.rmtree(task.output / "figures", ignore_errors=True)
     return write(
         task,
@@ -38,7 +43,9 @@ def run(task: Task, reporter: Reporter) -> dict[str, Any]:
         selection=selection.shares if selection else {},
         merge=_merge_facts(result),
         verification=_verification_facts(verification),
-        costs=_costs(task, scores=scores),
+        costs=_costs(task, meter, scores=scores),
+        curves=scores.curves if scores else {},
+        merged=shown,
         decisions=_decisions(result, chosen=decisions or {}),
         digests={file.name: (file.nbytes, file.sha256) for file in verification.files},
         warnings=[*(scores.warnings if scores else ()), *(selection.warnings if selection else ())],
@@ -57,11 +64,13 @@ def _restoration(task: Task, reporter: Reporter) -> tuple[Scores | None, Selecti
     return scores, selection
 
 
-def _scored_only(task: Task, scores: Scores, selection: Selection) -> dict[str, Any]:
+def _scored_only(task: Task, scores: Scores, selection: Selection, meter: Meter) -> dict[str, Any]:
     report = build_report(
         task, rows=selection.rows, selection=selection.shares, merge={}, verification={},
-        costs=_costs(task, scores=scores), warnings=[*scores.warnings, *selection.warnings],
+        costs=_costs(task, meter, scores=scores), warnings=[*scores.warnings, *selection.warnings],
+        curves=scores.curves,
     )
+    (task.work_dir / SPECTRA).write_bytes(canonical(every(selection.rows, curves=scores.curves)))
     (task.work_dir / "report.json").write_bytes(canonical(report))
     chosen = report["selection"]
     metrics = {"parameters_selected": chosen["parameters"], "parameters_scored": chosen["parameters_scored"]}
@@ -89,15 +98,14 @@ def _decisions(result: MergeResult, *, chosen: Mapping[str, float]) -> list[dict
     ]
 
 
-def _costs(task: Task, *, scores: Scores | None) -> dict[str, Any]:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
+def _costs(task: Task, meter: Meter, *, scores: Scores | None) -> dict[str, Any]:
+    peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     costs: dict[str, Any] = {
-        "device": device_of(task), "peak_rss_bytes": usage.ru_maxrss * 1024,
-        "network": has_network(),
-        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2),
-    }  # fmt: skip
+        "device": device_of(task), "peak_rss_bytes": max(peaks) * 1024, "network": has_network(), **meter.facts()
+    }
     if scores:
         costs |= {"spectra_computed": scores.computed, "spectra_cached": scores.cached}
+        costs["spectra_by_model"] = dict(scores.by_side)
     if scores and scores.agreement:
         costs["fast_agreement"] = scores.agreement._asdict()
     return costs

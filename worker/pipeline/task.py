@@ -82,6 +82,11 @@ class Reporter:
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
 
+    @property
+    def stream(self) -> BinaryIO:
+        """The pipe itself, for a reporter that stands before this one."""
+        return self._stream
+
     def stage(self, name: str, *, total: float, unit: str) -> None:
         """A stage begins; `total` is its amount of work in `unit` (tensors, bytes, flops)."""
         self._say("stage", name=name, total=total, unit=unit)

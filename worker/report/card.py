@@ -41,13 +41,19 @@ def build_card(
         f"# {markup.text(task.merging.target.repo.partition('/')[2])}",
         markup.text(told.verdict),
         *([_restored(task, told.selection)] if told.selection.scored else []),
-        *(f"![{markup.text(words)}]({path})" for path, words in figures.items()),
+        *_pictures(figures, places=(0, 1)),
         _parents(task, told.inputs),
+        *(["## The scores behind it", *_pictures(figures, places=(1, len(figures)))] if len(figures) > 1 else []),
         f"## Recipe\n\n{markup.fenced(json.dumps(told.recipe, indent=2, ensure_ascii=False), language='json')}",
         _limits(task, told.merge, warnings=told.warnings),
         _reproduce(),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _pictures(figures: Mapping[str, str], *, places: tuple[int, int]) -> list[str]:
+    """Some of the pictures, in their order: the first stands with the verdict, the others further below."""
+    return [f"![{markup.text(words)}]({path})" for path, words in list(figures.items())[slice(*places)]]
 
 
 def _front_matter(task: Task, *, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,9 @@ def heatmap(rows: Sequence[Row]) -> Heatmap:
         layers=tuple(layers),
         score=grid(lambda cell: _mean([row.score for row in cell])),
         relative_change=grid(lambda cell: _mean([row.relative_change for row in cell])),
+        snr=grid(lambda cell: _mean([row.snr for row in cell])),
+        swci=grid(lambda cell: _mean([row.swci for row in cell])),
+        svdr=grid(lambda cell: _mean([row.svdr for row in cell])),
         restored=grid(lambda cell: fmean(row.selected for row in cell) if cell else 0.0),
         outside=tuple(_outside(row) for row in rows if row.layer is None),
     )

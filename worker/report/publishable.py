@@ -7,12 +7,16 @@ from typing import Any
 
 from worker.pipeline.task import Task
 from worker.report.card import build_card
-from worker.report.figures import SCORES, describe, draw_scores
+from worker.report.figures import draw
 from worker.report.manifest import MANIFEST, build_manifest, canonical, digest, file_digest
 from worker.report.report import build_report, lasting
+from worker.report.spectra import every
+from worker.scores.curve import Curve
 
 REPORT = "report.json"
 CARD = "README.md"
+SPECTRA = "spectra.json"
+"""the spectra of all scored tensors, for the job's page; they are not published"""
 
 
 def write(
@@ -26,6 +30,8 @@ def write(
     decisions: Sequence[Mapping[str, Any]],
     digests: Mapping[str, tuple[int, str]],
     warnings: Sequence[str] = (),
+    curves: Mapping[str, Curve] | None = None,
+    merged: Mapping[str, Sequence[float]] | None = None,
 ) -> dict[str, Any]:
     """Write README.md, report.json, figures/ and last merge_manifest.json into `task.output`.
 
@@ -36,8 +42,11 @@ def write(
     Returns the summary for `Reporter.done`.
     """
     report = build_report(
-        task, rows=rows, selection=selection, merge=merge, verification=verification, costs=costs, warnings=warnings
-    )
+        task, rows=rows, selection=selection, merge=merge, verification=verification, costs=costs, warnings=warnings,
+        curves=curves, merged=merged,
+    )  # fmt: skip
+    if curves:
+        (task.work_dir / SPECTRA).write_bytes(canonical(every(rows, curves=curves)))
     (task.work_dir / REPORT).write_bytes(canonical(report))
     (task.output / REPORT).write_bytes(canonical(lasting(report)))
     _write_card(task, report=report)
@@ -54,8 +63,7 @@ def write(
 
 
 def _write_card(task: Task, *, report: dict[str, Any]) -> None:
-    drawn = draw_scores(report, path=task.output / SCORES)
-    figures = {SCORES: describe(report)} if drawn else {}
+    figures = draw(report, folder=task.output)
     config = task.output / "config.json"
     known = json.loads(config.read_text()) if config.exists() else {}
     card = build_card(task, report=report, config=known, figures=figures)

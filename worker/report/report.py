@@ -7,9 +7,12 @@ from typing import Any
 
 from worker.pipeline.task import Task
 from worker.report import schema
+from worker.report.distribution import distribution
 from worker.report.engine import cpu_name, engine
 from worker.report.heatmap import ORDER, heatmap
+from worker.report.spectra import shown
 from worker.report.verdict import fallback_statement, verdict
+from worker.scores.curve import Curve
 
 MERGE_FIELDS = ("operations", "lerp_fallbacks", "bytes")
 
@@ -23,6 +26,8 @@ def build_report(
     verification: Mapping[str, Any],
     costs: Mapping[str, Any],
     warnings: Sequence[str] = (),
+    curves: Mapping[str, Curve] | None = None,
+    merged: Mapping[str, Sequence[float]] | None = None,
 ) -> dict[str, Any]:
     """The report as JSON-safe data: no NaN, no infinity (both become null), no tuples.
 
@@ -30,7 +35,8 @@ def build_report(
     `selection` holds shares of the whole model; of them `model_parameters`, `bytes`, `model_bytes`, `embedding_share`
     and `head_share` are shown where given. `merge` holds `operations` (tensors by operation), `lerp_fallbacks` and
     `bytes`; all else in it was measured and is moved to the costs. `costs` holds `stages` (seconds by stage),
-    `spectra_computed`, `spectra_cached`, `peak_rss_bytes` and `device`, where known.
+    `spectra_computed`, `spectra_cached`, `peak_rss_bytes` and `device`, where known. `curves` are the spectra of the
+    rows by name, `merged` the singular values of restored matrices: those that `method.show` names are shown.
     """
     scored = tuple(schema.Row.model_validate(plain(row)) for row in rows)
     shares, done, taken = plain(selection), plain(merge), plain(costs)
@@ -48,9 +54,16 @@ def build_report(
         engine=engine(device=str(taken.pop("device", task.device))),
         costs=_costs(task, costs=taken, measured={k: v for k, v in done.items() if k not in MERGE_FIELDS}),
         heatmap=heatmap(scored),
+        distribution=distribution(scored),
+        spectra=shown(scored, patterns=patterns_of(task), curves=curves or {}, merged=merged or {}),
         scores=scored,
     )
     return report.model_dump(mode="json")
+
+
+def patterns_of(task: Task) -> tuple[str, ...]:
+    """The patterns of tensors whose spectra are to be shown; none for methods without scores."""
+    return tuple(getattr(task.recipe.method, "show", ()))
 
 
 def lasting(report: Mapping[str, Any]) -> dict[str, Any]:

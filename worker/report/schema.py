@@ -93,7 +93,17 @@ class Costs(_Open):
 
     attempt: int
     cpu: str
-    stages: dict[str, float] = Field({}, description="seconds per stage")
+    stages: dict[str, float] = Field({}, description="seconds per stage, by the clock")
+    core_seconds: dict[str, float] = Field(
+        {}, description="processor seconds per stage of the computing child and its processes"
+    )
+    cpu_seconds: float | None = None
+    peak_rss_bytes: int | None = Field(None, description="of the computing child's largest process")
+    spectra_computed: int | None = Field(None, description="matrices of either model whose spectrum was computed")
+    spectra_cached: int | None = Field(None, description="matrices whose spectrum the cache had")
+    spectra_by_model: dict[str, int] = Field(
+        {}, description="the same apart: base_computed, base_cached, adapted_computed, adapted_cached"
+    )
     fast_agreement: dict[str, Any] | None = Field(
         None, description="of estimated scores with exact ones: rank correlation (spearman), tensors, which (sample)"
     )
@@ -108,14 +118,49 @@ class Outside(_Part):
     selected: bool
 
 
+class Distribution(_Part):
+    """How many scored tensors changed how much: bins of equal ratios of ‖Wa - Wb‖ / ‖Wb‖, none without a change."""
+
+    edges: tuple[float, ...] = Field(description="one more than there are bins, rising")
+    restored: tuple[int, ...]
+    kept: tuple[int, ...]
+    unchanged: int
+    endless: int = Field(description="tensors whose relative change is infinite: the base's is zero")
+    median: float | None = Field(description="of the changed tensors")
+
+
+class Spectrum(_Part):
+    """Singular values of a scored matrix at some ranks (1 is the largest), four digits, in the weights' unit."""
+
+    name: str
+    shape: tuple[int, ...]
+    count: int = Field(description="how many singular values there are")
+    precision: str | None = Field(description="`fast` where the spectrum is an estimate")
+    ranks: tuple[int, ...]
+    edge: float | None = Field(description="the base's noise edge: what pure noise of its size would reach")
+    edge_adapted: float | None
+    base: tuple[float, ...]
+    adapted: tuple[float, ...]
+    merged: tuple[float, ...] | None = Field(description="of the restored matrix, where it was computed")
+    selected: bool
+    t: float | None
+
+
+Grid = tuple[tuple[float | None, ...], ...]
+"""Values by module (rows) and layer (columns)."""
+
+
 class Heatmap(_Part):
     """Scores by module (rows) and layer (columns). A cell of several tensors holds their mean; an empty one null."""
 
     metric: Literal["score"] = "score"
     modules: tuple[str, ...]
     layers: tuple[int, ...]
-    score: tuple[tuple[float | None, ...], ...]
-    relative_change: tuple[tuple[float | None, ...], ...]
+    score: Grid
+    relative_change: Grid
+    snr: Grid
+    swci: Grid
+    svdr: Grid
     restored: tuple[tuple[float, ...], ...] = Field(description="share of the cell's tensors that was restored, 0 to 1")
     outside: tuple[Outside, ...]
 
@@ -123,7 +168,7 @@ class Heatmap(_Part):
 class Report(_Part):
     """report.json."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     verdict: str
     job: Job
     recipe: dict[str, Any]
@@ -136,6 +181,8 @@ class Report(_Part):
     engine: dict[str, str]
     costs: Costs | None
     heatmap: Heatmap
+    distribution: Distribution
+    spectra: tuple[Spectrum, ...] = Field(description="of the tensors that the recipe's method.show names")
     scores: tuple[Row, ...]
 
 

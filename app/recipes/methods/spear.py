@@ -72,6 +72,9 @@ class SpearParameters(MethodParameters):
     include: tuple[str, ...] = Field((), description="patterns of tensor names restored whatever their score")
     exclude: tuple[str, ...] = Field((), description="patterns of tensor names never restored")
     freeze: tuple[str, ...] = Field((), description="patterns of tensor names that become the base's, byte for byte")
+    show: tuple[str, ...] = Field(
+        (), max_length=16, description="patterns of scored tensors whose spectra the report shows: the first 12 of them"
+    )
     restore: tuple[RestoreSet, ...] = Field((), max_length=64, description="sets with a t of their own; the first wins")
 
     @model_validator(mode="after")
