@@ -73,7 +73,7 @@ def _checked(task: FileTask, path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _item(task: FileTask, line: str, *, number: int) -> dict[str, Any]:
-    where = {"repo": task.repo, "file": task.path, "line": number}
+    where: dict[str, Any] = {"repo": task.repo, "file": task.path, "line": number}
     try:
         item = json.loads(line)
     except ValueError:
@@ -89,14 +89,14 @@ def _item(task: FileTask, line: str, *, number: int) -> dict[str, Any]:
 
 def _problem(item: Mapping[str, Any], field: str, *, kind: str) -> str | None:
     """What is wrong with a field, if anything is."""
-    value = item.get(field)
+    value: Any = item.get(field)
     if field not in item:
         return "is missing"
     if field == "choices":
-        texts = isinstance(value, list) and all(isinstance(one, str) and one for one in value)
-        return None if texts and len(value) > 1 else "must be a list of two or more texts"
+        texts = isinstance(value, list) and len(value) > 1 and all(isinstance(one, str) and one for one in value)
+        return None if texts else "must be a list of two or more texts"
     if field == "answer" and kind == "multiple_choice":
-        count = len(item["choices"])
+        count = len(item["choices"])  # judged before: the fields are looked at in order
         is_index = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < count
         return None if is_index else f"must be the index of a choice, 0 to {count - 1}"
     return None if isinstance(value, str) and value.strip() else "must be a text that is not empty"
@@ -104,7 +104,7 @@ def _problem(item: Mapping[str, Any], field: str, *, kind: str) -> str | None:
 
 def _registered(task: RegisteredTask, yaml: Path) -> ConfigurableTask:
     built = next(iter(TaskManager(include_defaults=False).load(str(yaml))["tasks"].values()))
-    if not isinstance(built, ConfigurableTask) or built.UNSAFE_CODE:
+    if not isinstance(built, ConfigurableTask) or getattr(built, "UNSAFE_CODE", False):
         message = f"task {task.task} runs code of its own and is not offered"
         raise SpearError(Code.TASK_UNSUPPORTED, message, task=task.task)
     if task.num_fewshot is not None:
