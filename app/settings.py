@@ -43,6 +43,7 @@ class Settings(BaseSettings):
         0, ge=0, description="jobs of one API key that run at once, where the key has no limit of its own; 0: no limit"
     )
     publish_seconds: float = Field(120, gt=0, description="deadline of one publishing attempt")
+    restart_seconds: float = Field(30, gt=0, description="longest wait before `spear up` restarts a part")
     crash_at: str = Field("", description="for tests: where workers die, as point@attempt:target, comma-separated")
     idempotency_hours: float = Field(24, gt=0)
 
