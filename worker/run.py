@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from app.jobs.changes import NewEvent
 from app.jobs.database import Database, DatabaseAway
 from app.jobs.keys import Keys
 from app.jobs.leases import Lease, Leases
+from app.jobs.sealed import open_token
 from app.jobs.spectra import Spectra
 from app.jobs.states import Kind
 from app.jobs.tables import Job
@@ -56,8 +58,8 @@ class Run:
 
     def make(self) -> dict[str, Any]:
         """The job's result."""
-        with connected(self.settings) as hubs:
-            published = self.publication.reconcile(hubs.service)
+        with self._connected() as hubs:
+            published = self.publication.reconcile(hubs.publisher)
             if published:
                 return published
             with self.workspace.held():
@@ -75,7 +77,13 @@ class Run:
         self.heartbeat.check()
         if isinstance(recipe, Scoring):
             return {"repo": None, "commit": None, "url": None} | summary
-        return self.publication.publish(hubs.service, self.workspace.output, summary=summary)
+        return self.publication.publish(hubs.publisher, self.workspace.output, summary=summary)
+
+    def _connected(self) -> AbstractContextManager[Hubs]:
+        """The Hub as the job's own credential sees it: the caller's token that came with it, else its key's."""
+        name = Keys(self.database, secret=b"").credential(self.job.key_id)
+        token = open_token(self.database, self.job.id, secret=lambda: self.settings.secret)
+        return connected(self.settings, credential=name, token=token)
 
     def _recipe(self) -> Recipe | Scoring:
         return (parse_scoring if self.job.kind == Kind.SCORES else parse_recipe)(self.job.recipe)
@@ -188,6 +196,9 @@ class Run:
         report = json.loads((self.workspace.path / "report.json").read_text())
         report["costs"]["stages"] = {name: round(spent, 3) for name, spent in self.progress.seconds.items()}
         documents = {"scores": {"data": report["scores"]}, "report": report}
+        spectra = self.workspace.path / "spectra.json"
+        if spectra.exists():
+            documents["spectra"] = json.loads(spectra.read_text())
         manifest = self.workspace.output / "merge_manifest.json"
         if manifest.exists():
             documents["manifest"] = json.loads(manifest.read_text())

@@ -18,6 +18,7 @@ from app.jobs.formats import FORMAT
 from app.jobs.ids import new_id
 from app.jobs.keys import Caller
 from app.jobs.leases import ENDED
+from app.jobs.quotas import count_in
 from app.jobs.states import ACTIVE, Kind, Status
 from app.jobs.tables import Event, IdempotencyKey, Job, Stage
 
@@ -35,13 +36,15 @@ class Submission:
     target_branch: str | None = None
     labels: dict[str, str]
     warnings: Sequence[str] = ()
+    planned_bytes: int = 0
     retry_of: str | None = None
     request_id: str | None = None
-
-
+    traceparent: str | None = None
     priority: int = 0
     max_queue_seconds: float | None = None
     max_runtime_seconds: float | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Idempotency:
     """An `Idempotency-Key` and the digest of the body that came with it."""
@@ -71,7 +74,8 @@ class Store:
     ) -> tuple[Job, bool]:
         """Make the job and queue it, in one transaction; and whether it was a replay.
 
-        Raises `SpearError(target_busy)` if another job is active for the target.
+        Raises `SpearError(target_busy)` if another job is active for the target, `SpearError(quota_exceeded)` where
+        the caller's keys have too many jobs or bytes already.
         """
         job_id = new_id(PREFIXES[submission.kind])
         try:
@@ -183,20 +187,26 @@ class Store:
             return float(session.scalar(query) or 0)
 
     def _insert(self, session: Session, submission: Submission, *, caller: Caller, job_id: str) -> Job:
+        count_in(
+            session, caller.quota, owner=caller.owner, name=caller.name, planned_bytes=submission.planned_bytes
+        )
         session.add(
             Job(
                 id=job_id, kind=submission.kind, owner=caller.owner, key_id=caller.key_id,
                 recipe=submission.recipe, resolved=submission.resolved, labels=submission.labels,
                 target_repo=submission.target_repo, target_branch=submission.target_branch,
                 max_attempts=self._max_attempts, retry_of=submission.retry_of, request_id=submission.request_id,
+                traceparent=submission.traceparent,
+                format=FORMAT, priority=submission.priority, max_runtime_seconds=submission.max_runtime_seconds,
+                deadline=_after(submission.max_queue_seconds),
             )
         )
         session.flush()
+        if caller.hub_token:
+            caller.hub_token.keep(session, job_id)
         events = [NewEvent(type="job.queued", data=submission.resolved)]
         events += [NewEvent(type="job.warning", level="warning", data={"message": w}) for w in submission.warnings]
         job = change(session, job_id, events=events)
-                format=FORMAT, priority=submission.priority, max_runtime_seconds=submission.max_runtime_seconds,
-                deadline=_after(submission.max_queue_seconds),
         assert job is not None
         return job
 
@@ -240,6 +250,11 @@ class Store:
             return session.scalars(query).one_or_none()
 
 
+def _after(seconds: float | None) -> ColumnElement[Any] | None:
+    """So long after now, by the database's clock."""
+    return None if seconds is None else func.clock_timestamp() + timedelta(seconds=seconds)
+
+
 def _busy(repo: str, branch: str, *, other: str | None) -> SpearError:
     return SpearError(
         Code.TARGET_BUSY, f"another job is active for {repo}@{branch}", pointer="/target/repo",
@@ -248,11 +263,6 @@ def _busy(repo: str, branch: str, *, other: str | None) -> SpearError:
 
 
 def _mine(query: Select[Job], caller: Caller) -> Select[Job]:
-def _after(seconds: float | None) -> ColumnElement[Any] | None:
-    """So long after now, by the database's clock."""
-    return None if seconds is None else func.clock_timestamp() + timedelta(seconds=seconds)
-
-
     return query if "admin" in caller.scopes else query.where(Job.owner == caller.owner)
 
 
