@@ -151,7 +151,12 @@ def _branches(hub: Hub, target: Target, *, wanted: str) -> dict[str, str]:
     """The branches, once `wanted` is seen among them: what was just created may take a moment to show."""
     for wait in (0.0, 0.2, 0.5, 1.0, 2.0, 4.0):
         time.sleep(wait)
-        branches = hub.branches(target.repo)
+        try:
+            branches = hub.branches(target.repo)
+        except SpearError as error:
+            if error.code is not Code.REPO_NOT_FOUND:  # a copy that lags behind does not know the repository yet
+                raise
+            continue
         if wanted in branches:
             return branches
     raise SpearError(

@@ -126,6 +126,12 @@ def test_an_identical_result_still_makes_a_commit_that_bears_its_job(desk):
     assert desk.commits("mrg_02") == [second.commit]
 
 
+def test_a_repository_that_does_not_show_at_once_is_waited_for(desk):
+    desk.server.fault("stale", path="/refs$", after=1)  # the second look gets the first one's 404
+    desk.publish()
+    assert len(desk.commits()) == 1
+
+
 def test_a_job_that_published_before_is_found_and_not_repeated(desk):
     first = desk.publish()
     desk.server.clear_requests()
