@@ -16,12 +16,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.chaos import storm
+from tests.chaos import cancels, points, reruns, stale, storm
 
 PARTS: dict[str, Callable[[Path, argparse.Namespace], dict[str, Any]]] = {
     "storm": lambda root, given: storm.run(
         root, jobs=given.jobs, workers=given.workers, seed=given.seed, seconds=given.seconds
     ),
+    "points": lambda root, given: points.run(root, chosen=_cases(given.point), workers=4, seconds=1500),
+    "stale": lambda root, given: stale.run(root, rounds=given.rounds, seed=given.seed),
+    "reruns": lambda root, given: reruns.run(root, kills=given.kills, seed=given.seed),
+    "cancels": lambda root, given: cancels.run(root, each=given.each, seed=given.seed),
 }
 
 
@@ -41,6 +45,10 @@ def main() -> None:
     sys.exit(0 if held else 1)
 
 
+def _cases(named: list[str]) -> list[points.Case]:
+    return points.cases(named) if named else [*points.cases(), points.poison()]
+
+
 def _commit() -> str:
     """The commit that is tested, with a + where files differ from it."""
     argv = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
@@ -52,6 +60,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("parts", nargs="*", choices=[[], *PARTS], help="all, unless some are named")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--jobs", type=int, default=500, help="that have to succeed in the storm; others are added")
+    parser.add_argument("--point", action="append", default=[], help="one of the points only; may be repeated")
+    parser.add_argument("--rounds", type=int, default=50, help="of stale workers")
+    parser.add_argument("--kills", type=int, default=20, help="before the bytes are compared")
+    parser.add_argument("--each", type=int, default=10, help="cancellations in each stage")
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3600, help="the storm's bound")
     return parser.parse_args()

@@ -13,7 +13,9 @@ import psycopg
 from app.local.postgres import Postgres
 
 _INSTALL = """
-CREATE TABLE chaos_writes (at timestamptz, backend text, job text, before bigint, after bigint, claimed bool, renewed bool);
+CREATE TABLE chaos_writes (
+    at timestamptz, backend text, job text, before bigint, after bigint, claimed bool, renewed bool
+);
 CREATE FUNCTION chaos_audit() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     who text := pg_backend_pid() || ' ' || (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid());

@@ -66,16 +66,17 @@ def published(service: Service, targets: set[str]) -> dict[str, list[tuple[str, 
 
 def unlike(service: Service, job: str, repo: str, commit: str, digest: str) -> list[str]:
     """Every published file whose bytes are not those that the manifest names, and the manifest itself."""
-    raw = _read(service, repo, commit, "merge_manifest.json")
+    raw = read(service, repo, commit, "merge_manifest.json")
     manifest = json.loads(raw)
     faults = [] if hashlib.sha256(raw).hexdigest() == digest and manifest["job_id"] == job else ["manifest"]
     for path, entry in manifest["outputs"].items():
-        if hashlib.sha256(_read(service, repo, commit, path)).hexdigest() != entry["sha256"]:
+        if hashlib.sha256(read(service, repo, commit, path)).hexdigest() != entry["sha256"]:
             faults.append(path)
     return [f"{repo}@{commit}: {path}" for path in faults]
 
 
-def _read(service: Service, repo: str, commit: str, path: str) -> bytes:
+def read(service: Service, repo: str, commit: str, path: str) -> bytes:
+    """A published file."""
     url = f"{service.hub.endpoint}/{repo}/resolve/{commit}/{path}"
     request = urllib.request.Request(url, headers={"authorization": f"Bearer {service.token}"})
     with urllib.request.urlopen(request, timeout=30) as reply:
