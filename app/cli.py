@@ -13,7 +13,7 @@ import httpx2
 import typer
 from rich.markup import escape
 
-from app.client import ApiError, Client
+from app.client import ApiError, Client, Job
 from app.console.jobs import err, follow, out, show, show_list, show_problem, show_scores
 from app.console.keys import keys
 from app.errors import SpearError
@@ -221,14 +221,14 @@ def _read(recipe: Path, *, target: dict[str, Any] | None) -> dict[str, Any]:
     return found
 
 
-def _print(job: dict[str, Any], *, as_json: bool) -> None:
+def _print(job: Job, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(job))
     else:
         show(job)
 
 
-def _finish(job: dict[str, Any], *, as_json: bool) -> None:
+def _finish(job: Job, *, as_json: bool) -> None:
     _print(job, as_json=as_json)
     if job["status"] != "succeeded":
         raise typer.Exit(1)

@@ -9,7 +9,9 @@ from fastapi import FastAPI
 from app.api import audit, deliveries, health, keys, merges, methods, problems, scores
 from app.api.middleware import RequestContext
 from app.api.services import build_services
+from app.api.tracing import Traced
 from app.settings import Settings, load
+from app.tracing import tracing
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -19,6 +21,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        tracing.send_to(settings.otlp_endpoint, service="spear-api")
         yield
         services.database.close()
         services.limits.close()
@@ -29,6 +32,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.services = services
     app.add_middleware(RequestContext, max_body_bytes=settings.max_body_bytes, audit=services.audit)
+    app.add_middleware(Traced)
     problems.install(app)
     nouns = (merges, scores, deliveries, keys, audit, methods, health)
     for noun in nouns:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import structlog
@@ -9,6 +10,7 @@ import structlog
 from app.jobs.changes import NewEvent
 from app.jobs.database import DatabaseAway
 from app.jobs.leases import Lease, Leases
+from app.tracing import tracing
 from worker.crash import CrashPoints
 from worker.patience import Patience
 
@@ -37,6 +39,8 @@ class Progress:
         self._started = self._flushed = time.monotonic()
         self._events: list[NewEvent] = []
         self.seconds: dict[str, float] = {}
+        self.spans = ExitStack()
+        """the open stage's span; whoever ends the attempt closes it"""
 
     @property
     def stage(self) -> str:
@@ -48,6 +52,7 @@ class Progress:
         self._stage, self._total, self._unit, self._done = name, total, unit, 0.0
         self._started = time.monotonic()
         self._began(name)
+        self.spans.enter_context(tracing.span(f"stage.{name}"))
         self._patiently(lambda: self._leases.begin_stage(self._lease, name))
         self._crash.reach(f"{name}.begun")
 
@@ -58,6 +63,7 @@ class Progress:
             self.flush()
             self._crash.reach(f"{self._stage}.done")
             self._stage = ""
+            self.spans.close()
 
     def step(self, *, done: float, event: NewEvent | None = None) -> None:
         """`done` of the stage's total; never falls."""

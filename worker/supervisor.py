@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
+from opentelemetry.trace import SpanKind
+from structlog.contextvars import bound_contextvars
 
 from app.errors import KINDS, Code, SpearError
 from app.jobs.database import Database, DatabaseAway
@@ -15,6 +17,7 @@ from app.jobs.states import Status
 from app.jobs.tables import Job
 from app.logs import redact
 from app.settings import Settings
+from app.tracing import mark_failed, tracing
 from worker.crash import CrashPoints
 from worker.heartbeat import Heartbeat, Reason, StoppedError
 from worker.patience import Patience
@@ -56,10 +59,15 @@ def _attempt(
     job: Job, *, settings: Settings, database: Database, leases: Leases, draining: Callable[[], bool]
 ) -> None:
     """One attempt. Returns when the job is settled, handed back, or somebody else's."""
-    try:
-        _Attempt(job, settings=settings, database=database, leases=leases, draining=draining).make()
-    except LeaseLostError:
-        log.warning("lease.lost", job=job.id)
+    about = {"job": job.id, "request_id": job.request_id}
+    with (
+        bound_contextvars(**about),
+        tracing.span("attempt", parent=job.traceparent, kind=SpanKind.CONSUMER, job=job.id, attempt=job.attempt),
+    ):
+        try:
+            _Attempt(job, settings=settings, database=database, leases=leases, draining=draining).make()
+        except LeaseLostError:
+            log.warning("lease.lost", job=job.id)
 
 
 class _Attempt:
@@ -95,7 +103,7 @@ class _Attempt:
     def make(self) -> None:
         """Run the stages and settle; whatever goes wrong ends in a state that the job's row tells."""
         self._crash.reach("claim.written")
-        with self._heartbeat:
+        with self._heartbeat, self._progress.spans:
             try:
                 self._work()
             except LeaseLostError:
@@ -146,6 +154,7 @@ class _Attempt:
 
     def _failed(self, error: SpearError) -> None:
         view = self._view(error)
+        mark_failed(error.code)
         log.warning("attempt.failed", job=self._job.id, code=error.code, message=view["message"])
         again = error.code in RETRIED and self._job.attempt < self._job.max_attempts
         if again or self._publication.uncertain:

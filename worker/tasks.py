@@ -11,6 +11,7 @@ from celery.signals import worker_process_init, worker_shutting_down
 from app.logs import configure
 from app.queue.broker import TASK, make_celery
 from app.settings import Settings
+from app.tracing import tracing
 from worker.death import die_with
 from worker.supervisor import supervise
 
@@ -30,6 +31,7 @@ def make_worker(settings: Settings) -> Celery:
     def begin(**_: Any) -> None:
         die_with(parent)
         configure(settings.log_level)
+        tracing.send_to(settings.otlp_endpoint, service="spear-worker")
 
     def drain(**_: Any) -> None:
         draining.set()

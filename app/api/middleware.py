@@ -8,6 +8,7 @@ import structlog
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars
 
 from app.api.auth import CHANGING
 from app.api.limits import headers
@@ -36,6 +37,7 @@ class RequestContext:
         request = Request(scope)
         sent = request.headers.get("x-request-id", "")
         request.state.request_id = sent if _ID.fullmatch(sent) else f"req_{secrets.token_hex(12)}"
+        bind_contextvars(request_id=request.state.request_id)
         started = time.monotonic()
         status = 0
 

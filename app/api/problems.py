@@ -35,6 +35,7 @@ class Problem(BaseModel):
     detail: str
     code: Code
     request_id: str
+    trace_id: str | None
     retryable: bool
     hint: str
     names: dict[str, Any]
@@ -70,7 +71,8 @@ def problem(request: Request, error: SpearError) -> JSONResponse:
         errors = [{"pointer": error.pointer, "detail": error.message}] if error.pointer else []
     body = Problem(
         type=f"{request.base_url}problems/{error.code}", title=kind.title, status=kind.status, detail=error.message,
-        code=error.code, request_id=request.state.request_id, retryable=kind.retryable, hint=kind.hint, names=names,
+        code=error.code, request_id=request.state.request_id,
+        trace_id=getattr(request.state, "trace_id", None), retryable=kind.retryable, hint=kind.hint, names=names,
         errors=[FieldError(**e) for e in errors],
     )
     return JSONResponse(

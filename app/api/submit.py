@@ -16,6 +16,7 @@ from app.jobs.store import Idempotency, Submission
 from app.jobs.tables import Job
 from app.queue.dispatch import announce
 from app.recipes import Recipe, Scoring
+from app.tracing import traceparent
 from app.webhooks.policy import Policy
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -67,8 +68,8 @@ def submit(
         resolved=resolve(recipe, checked), labels=recipe.labels, warnings=checked.warnings, retry_of=retry_of,
         planned_bytes=checked.bytes_to_download,
         target_repo=target.repo if target else None, target_branch=target.branch if target else None,
-        request_id=request_id, priority=recipe.priority, max_queue_seconds=recipe.max_queue_seconds,
-        max_runtime_seconds=recipe.max_runtime_seconds,
+        request_id=request_id, traceparent=traceparent(),
+        priority=recipe.priority, max_queue_seconds=recipe.max_queue_seconds, max_runtime_seconds=recipe.max_runtime_seconds,
     )
     job, replayed = services.store.submit(submission, caller=caller, idempotency=idempotency)
     if not replayed:

@@ -94,6 +94,8 @@ class EventView(BaseModel):
     level: str
     stage: str | None
     data: dict[str, Any]
+    request_id: str | None
+    trace_id: str | None
 
 
 class EventPage(BaseModel):

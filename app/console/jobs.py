@@ -8,13 +8,15 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
+from app.client.types import Failure, Job, Result, Score
+
 err = Console(stderr=True, highlight=False)
 out = Console(highlight=False)
 
 
-def follow(changes: Iterable[dict[str, Any]]) -> dict[str, Any]:
+def follow(changes: Iterable[Job]) -> Job:
     """Draw a bar per stage while the job runs; the job as it ended."""
-    job: dict[str, Any] = {}
+    job: Job
     columns = (
         SpinnerColumn(finished_text="✓"), TextColumn("{task.description:12}"), BarColumn(bar_width=40),
         TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn(), TextColumn("{task.fields[note]}"),
@@ -26,7 +28,7 @@ def follow(changes: Iterable[dict[str, Any]]) -> dict[str, Any]:
     return job
 
 
-def _draw(bars: Progress, drawn: dict[tuple[int, str], TaskID], job: dict[str, Any]) -> None:
+def _draw(bars: Progress, drawn: dict[tuple[int, str], TaskID], job: Job) -> None:
     for stage in job["stages"]:
         key = (stage["attempt"], stage["name"])
         if key not in drawn:
@@ -40,13 +42,13 @@ def _draw(bars: Progress, drawn: dict[tuple[int, str], TaskID], job: dict[str, A
             bars.update(drawn[key], completed=job["progress"]["percent"], note=note)
 
 
-def show(job: dict[str, Any]) -> None:
+def show(job: Job) -> None:
     """One job, all that a person asks first."""
     for name, value in _facts(job):
         out.print(f"[bold]{name:10}[/bold] {escape(value)}", soft_wrap=True)
 
 
-def _facts(job: dict[str, Any]) -> Iterable[tuple[str, str]]:
+def _facts(job: Job) -> Iterable[tuple[str, str]]:
     recipe, progress = job["recipe"], job["progress"]
     yield "job", job["id"]
     yield "status", job["status"] + (f" ({job['stage']})" if job["stage"] else "")
@@ -64,7 +66,7 @@ def _facts(job: dict[str, Any]) -> Iterable[tuple[str, str]]:
         yield "ended", job["ended_at"]
 
 
-def _outcome(result: dict[str, Any] | None, error: dict[str, Any] | None) -> Iterable[tuple[str, str]]:
+def _outcome(result: Result | None, error: Failure | None) -> Iterable[tuple[str, str]]:
     if result and result["url"]:
         yield "published", result["url"]
     if result:
@@ -75,7 +77,7 @@ def _outcome(result: dict[str, Any] | None, error: dict[str, Any] | None) -> Ite
         yield "hint", error["hint"]
 
 
-def show_list(jobs: Sequence[dict[str, Any]]) -> None:
+def show_list(jobs: Sequence[Job]) -> None:
     """Jobs as a table."""
     heads = ("status", "stage", "method", "target", "created")
     table = Table(Column("job", no_wrap=True), *heads, box=None, pad_edge=False)
@@ -87,7 +89,7 @@ def show_list(jobs: Sequence[dict[str, Any]]) -> None:
     out.print(table)
 
 
-def show_scores(rows: Sequence[dict[str, Any]]) -> None:
+def show_scores(rows: Sequence[Score]) -> None:
     """Scored tensors as a table, best score first."""
     heads = ("score", "snr", "change", "swci", "svdr", "selected")
     table = Table(Column("tensor", no_wrap=True), *heads, box=None, pad_edge=False)

@@ -49,7 +49,10 @@ def append(session: Session, job: Job, events: Sequence[NewEvent]) -> None:
     """
     first = job.event_seq - len(events) + 1
     context = get_contextvars()
-    origin = {name: context.get(name) for name in ("request_id", "trace_id")}
+    origin = {
+        "request_id": context.get("request_id") or job.request_id,
+        "trace_id": context.get("trace_id") or (job.traceparent.split("-")[1] if job.traceparent else None),
+    }
     session.execute(
         insert(Event),
         [

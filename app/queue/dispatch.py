@@ -7,6 +7,7 @@ from redis.exceptions import RedisError
 
 from app.jobs.formats import MESSAGE_FORMAT, MESSAGE_HEADER
 from app.queue.broker import TASK
+from app.tracing import HEADER, traceparent
 
 log = structlog.get_logger()
 
@@ -17,7 +18,7 @@ def announce(celery: Celery, job_id: str) -> bool:
     False (and a log line) where the broker cannot be reached.
     """
     try:
-        headers = {MESSAGE_HEADER: MESSAGE_FORMAT}
+        headers = {MESSAGE_HEADER: MESSAGE_FORMAT} | ({HEADER: trace} if (trace := traceparent()) else {})
         celery.send_task(TASK, args=[job_id], headers=headers, retry=False, ignore_result=True)
     except (OperationalError, RedisError, OSError) as error:
         log.warning("announce.failed", job=job_id, error=type(error).__name__)
