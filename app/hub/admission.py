@@ -43,7 +43,8 @@ def admit(heads: Sequence[Head]) -> Admission:
     """Compares every expert with the base (`heads[0]`); each refusal names the repository and the field or tensor.
 
     Raises `ARCHITECTURE_MISMATCH`, `VOCABULARY_MISMATCH` (sizes), `TIED_HEAD_MISMATCH`, `TENSOR_MISSING`,
-    `SHAPE_MISMATCH`, `DTYPE_UNSUPPORTED`, `DTYPE_MISMATCH`, `QUANTIZED_WEIGHTS`; `names["model"]` is the head's place in `heads`.
+    `SHAPE_MISMATCH`, `DTYPE_MISMATCH`, `DTYPE_UNSUPPORTED`, `QUANTIZED_WEIGHTS`; `names["model"]` is the head's place
+    in `heads`.
     """
     base, warnings = heads[0], list[str]()
     kept = [_without_tied_head(head, warnings) for head in heads]

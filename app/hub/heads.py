@@ -1,7 +1,6 @@
 """Output heads tied to the embedding: whether one is, and which stored copies do not count. Pure."""
 
 import re
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

@@ -7,14 +7,15 @@ from typing import Any
 
 WORDS = [
     b"{", b"}", b"[", b"]", b'"', b",", b":", b"null", b"true", b"NaN", b"Infinity", b"-1", b"1e999", b"1.0",
-    b"\\u0000", b"\\ud800", b"\x00", b"\xff", b"\xef\xbb\xbf", b"../", b"__metadata__", b"9" * 30, b"9" * 5000, b"[" * 70,
-    b"{\"a\":" * 70,
+    b"\\u0000", b"\\ud800", b"\x00", b"\xff", b"\xef\xbb\xbf", b"../", b"__metadata__", b"9" * 30, b"9" * 5000,
+    b"[" * 70, b"{\"a\":" * 70,
     b"<<: *a", b"&a ", b"*a", b"!!python/object:os.system ", b"---\n", b"- ", b"\t", b"|\n", b"0x", b"1_0",
 ]  # fmt: skip
 ODD: list[Any] = [
     None, True, False, -1, 0, 1, 2**31, 2**48, 2**63, 2**64, 10**40, -(2**63), 0.0, -0.0, 1.5, 1e308, "", "a", "..",
     "/", "a/../b", "org/name", "F32", "BF16", "\u0000", "\ud800", "é" * 600, "x" * 5_000, [], {}, [[]], [0], [0, 0],
-    [1, 2, 3], {"a": 1}, {"filter": "x", "value": 1}, [{"value": [1, 2]}], [None], ["a"], "main", "mergekit", "spear", "linear",
+    [1, 2, 3], {"a": 1}, {"filter": "x", "value": 1}, [{"value": [1, 2]}], [None], ["a"], "main", "mergekit",
+    "spear", "linear",
 ]  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import torch
 
 from app.recipes.methods import load_all as parameter_classes
 from worker.methods import Chunk, Spec, Workspace, load_all
-from worker.methods.counter import key_of, random_bits
+from worker.methods.counter import key_of, random_bits, random_words
 
 METHODS = load_all()
 SHAPE = (37, 52)
@@ -174,8 +174,9 @@ def test_della():
         delta = expert - base
         ranks = torch.argsort(torch.argsort(delta.abs(), dim=1, stable=True), dim=1)
         chances = 0.4 - 0.15 + ranks / 51 * 0.3
-        bits = random_bits(key_of(3, "w", KEYS[number]), start=0, size=1924, work=Workspace()).reshape(SHAPE)
-        masked = delta * (bits < (chances * 32768).round())
+        words = random_words(key_of(3, "w", KEYS[number]), start=0, size=1924 // 2, work=Workspace())
+        bits = words.view(torch.int32).bitwise_and(2**31 - 1).reshape(SHAPE)
+        masked = delta * (bits < (chances * 2**31).round())
         deltas.append(masked * (delta.abs().sum() / masked.abs().sum()))
     settings = [{"weight": weight, "density": 0.4, "epsilon": 0.15} for weight in WEIGHTS[:2]]
     parameters = GTA | {"rescale": True, "seed": 3, "normalize": True}

@@ -8,7 +8,7 @@ from functools import reduce
 
 import torch
 
-from worker.methods.base import Chunk, Method, Spec, Workspace
+from worker.methods.base import Chunk, Method, NotFiniteError, Spec, Workspace
 from worker.methods.draws import Draws
 
 SLERP_CHUNK = 1024 * 1024
@@ -149,6 +149,8 @@ class CompatTaskVectors(CompatMethod):
 
     def _trimmed(self, delta: torch.Tensor, density: float) -> torch.Tensor:
         if density <= 0 or delta.numel() == 0:
+            if not delta.isfinite().all():  # times zero it would show; zeros in its place would hide it
+                raise NotFiniteError(self.spec.name)
             return torch.zeros_like(delta)
         mask = torch.zeros_like(delta)
         # the unstable order of equal magnitudes is the point here
