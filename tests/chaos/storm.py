@@ -13,7 +13,7 @@ from tests.chaos.audit import Audit
 from tests.chaos.monkey import FULL, Monkey
 from tests.chaos.trouble import TIMEOUT_SECONDS, struck, trouble
 from tests.chaos.verdict import judge, recoveries, states, summary
-from tests.chaos.workload import Workload, push_models
+from tests.chaos.workload import Models, Workload, push_models, tidy
 from tests.fixtures.hub import LocalHub
 from tests.fixtures.service import Service, start_service, stop_service
 
@@ -57,7 +57,7 @@ def _run(service: Service, root: Path, *, jobs: int, workers: int, seed: int, se
     took = time.monotonic() - began
     hub_faults = struck(service.hub)
     service.hub.clear_faults()
-    return _told(service, audit, workload, monkey) | {
+    return _told(service, audit, workload, monkey, models=models) | {
         "strikes": monkey.done, "wanted": wanted, "hub": hub_faults, "seconds": round(took, 1),
     }
 
@@ -85,8 +85,10 @@ def drive(
     monkey.wake_all()
 
 
-def _told(service: Service, audit: Audit, workload: Workload, monkey: Monkey) -> dict[str, Any]:
-    _settle(service, audit, workload)
+def _told(
+    service: Service, audit: Audit, workload: Workload, monkey: Monkey, *, models: Models
+) -> dict[str, Any]:
+    tidy(service, models)
     wrong = {name: found for name, found in judge(service, audit, workload.wishes).items() if found}
     times = recoveries(audit, monkey.orphans)
     late = sum(seconds > RECOVERY_SECONDS for seconds in times["freed"])
@@ -100,12 +102,3 @@ def _told(service: Service, audit: Audit, workload: Workload, monkey: Monkey) ->
         "orphans freed after": summary(times["freed"]), "orphans running after": summary(times["running"]),
         "recovery limit": RECOVERY_SECONDS, "stale writes refused": audit.refused_writes(),
     }
-
-
-def _settle(service: Service, audit: Audit, workload: Workload) -> None:
-    """What has ended elsewhere is cleared by the next worker that looks: one more job, in peace, lets each look."""
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        if not list((service.home / "jobs").glob("*")):
-            return
-        time.sleep(0.5)
