@@ -8,7 +8,7 @@ TORCH_INDEX ?=
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check bench chaos up lock clean
+.PHONY: help venv demo test check bench load chaos up lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 14
@@ -47,7 +47,10 @@ check: venv  ## lint, types, import rules, containers
 bench: venv  ## benchmarks, side by side with other tools
 	$(BIN)/python -m benchmarks $(ARGS)
 
-chaos: venv  ## many jobs while everything is killed at random (ARGS="--jobs 40 --seed 7")
+load: venv  ## the API under many pollers beside a bare route, its queries among 100 000 jobs
+	$(BIN)/python -m benchmarks.load $(ARGS)
+
+chaos: venv  ## many jobs while everything is killed at random (ARGS="storm --jobs 40 --seed 7")
 	$(BIN)/python -m tests.chaos $(ARGS)
 
 up: venv  ## the whole service on this machine, with a local Hub
