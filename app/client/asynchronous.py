@@ -55,6 +55,10 @@ class AsyncClient:
         """The scores of every scored tensor."""
         return cast("list[Score]", (await self._json(Call(path=f"{job_path(job_id)}/scores")))["data"])
 
+    async def spectrum(self, job_id: str, tensor: str) -> dict[str, Any]:
+        """The singular values of one scored tensor, base and adapted, at up to 256 ranks, with the noise edge."""
+        return await self._json(Call(path=f"{job_path(job_id)}/spectra", params={"tensor": tensor}))
+
     async def report(self, job_id: str) -> dict[str, Any]:
         return await self._json(Call(path=f"{job_path(job_id)}/report"))
 

@@ -59,6 +59,10 @@ class Client:
         """The scores of every scored tensor."""
         return cast("list[Score]", self._json(Call(path=f"{job_path(job_id)}/scores"))["data"])
 
+    def spectrum(self, job_id: str, tensor: str) -> dict[str, Any]:
+        """The singular values of one scored tensor, base and adapted, at up to 256 ranks, with the noise edge."""
+        return self._json(Call(path=f"{job_path(job_id)}/spectra", params={"tensor": tensor}))
+
     def report(self, job_id: str) -> dict[str, Any]:
         return self._json(Call(path=f"{job_path(job_id)}/report"))
 

@@ -7,7 +7,7 @@ import base64
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Select, delete, func, select, tuple_, update
+from sqlalchemy import ColumnElement, Select, and_, delete, func, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
 from app.jobs.database import Database
@@ -37,13 +37,15 @@ class Spectra:
             yield key | {"count": row.count, "data": base64.b64encode(row.data).decode()}
 
     def add(self, records: Sequence[dict[str, Any]]) -> None:
-        """Keep new spectra; one that is there already stays."""
+        """Keep new spectra; one that is there already stays, one of another algorithm makes room for it."""
         rows = [
             {name: record[name] for name in (*KEY, "count")} | {"data": base64.b64decode(record["data"])}
             for record in records
         ]
         if rows:
+            outdated = or_(*(_same_of_another_algorithm(row) for row in rows))
             with self._database.transaction() as session:
+                session.execute(delete(Spectrum).where(outdated))
                 session.execute(insert(Spectrum).values(rows).on_conflict_do_nothing())
 
     def trim(self) -> int:
@@ -55,6 +57,15 @@ class Spectra:
         statement = delete(Spectrum).where(tuple_(*_COLUMNS).in_(excess)).returning(Spectrum.tensor)
         with self._database.transaction() as session:
             return len(session.scalars(statement).all())
+
+
+def _same_of_another_algorithm(row: dict[str, Any]) -> ColumnElement[bool]:
+    """Nobody will ask for it again: all workers of a release compute in one way."""
+    return and_(
+        Spectrum.digest == row["digest"], Spectrum.tensor == row["tensor"],
+        Spectrum.precision == row["precision"], Spectrum.device_class == row["device_class"],
+        Spectrum.algorithm != row["algorithm"],
+    )
 
 
 class DrawnSpectra:
@@ -69,7 +80,7 @@ class DrawnSpectra:
         Only this tensor's part leaves the database, however many there are.
         """
         with self._database.transaction() as session:
-            entry = session.scalar(_part(job_id, "spectra", "tensors", tensor))
+            entry: dict[str, Any] | None = session.scalar(_part(job_id, "spectra", "tensors", tensor))
             if entry is None:
                 return None
             ranks = session.scalar(_part(job_id, "spectra", "ranks", str(entry["count"])))

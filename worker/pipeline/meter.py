@@ -15,7 +15,7 @@ class Meter(Reporter):
     def __init__(self, reporter: Reporter) -> None:
         super().__init__(reporter.stream)
         self._stage = ""
-        self._since = _seconds()
+        self._since = 0.0  # the process began with nothing spent
         self._spent: dict[str, float] = {}
 
     def stage(self, name: str, *, total: float, unit: str) -> None:
@@ -24,7 +24,7 @@ class Meter(Reporter):
         super().stage(name, total=total, unit=unit)
 
     def spent(self) -> dict[str, float]:
-        """Core-seconds by stage so far; what came before the first stage is `starting`."""
+        """Core-seconds by stage so far; what came before the first stage, imports too, is `starting`."""
         self._close()
         return {name: round(seconds, 3) for name, seconds in self._spent.items()}
 
