@@ -1,0 +1,72 @@
+"""Points between two models equal what a restoring merge writes."""
+
+import copy
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from worker.evaluation.candidates import Between
+from worker.methods import Spec, load_all
+from worker.methods.base import Chunk, Workspace
+
+CONFIG = LlamaConfig(
+    vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+    num_key_value_heads=2, tie_word_embeddings=True,
+)  # fmt: skip
+
+
+@pytest.fixture
+def pair():
+    torch.manual_seed(0)
+    base = LlamaForCausalLM(CONFIG).to(torch.bfloat16)
+    adapted = copy.deepcopy(base)
+    for number, weight in enumerate(adapted.parameters()):  # some so near that LERP is used, others far apart
+        weight.data.add_(torch.randn(weight.shape).to(weight.dtype) * (0.0001 if number % 2 else 0.05))
+    return base, adapted
+
+
+def merged_by_slerp(base, adapted, t):
+    out, work = torch.empty_like(base.reshape(-1)), Workspace()
+    method = load_all()["slerp"].made_for(Spec("w", tuple(base.shape), {"t": t}), work)
+    chunk = Chunk(0, base.numel(), base.reshape(-1), (adapted.reshape(-1),))
+    if method.surveys:
+        method.survey(chunk)
+        method.conclude()
+    method.merge(chunk, out)
+    return out.reshape(base.shape)
+
+
+@pytest.mark.parametrize("t", [0.0, 0.3, 0.5, 1.0])
+def test_a_point_has_the_weights_that_the_merge_would_write(pair, t):
+    base, adapted = pair
+    between = Between(base, adapted)
+    between.move(dict.fromkeys(between.sizes, t))
+    parents = zip(base.parameters(), adapted.parameters(), strict=True)
+    for (name, live), (b, a) in zip(between.model.named_parameters(), parents, strict=True):
+        assert torch.equal(live, merged_by_slerp(b.data, a.data, t)), name
+
+
+def test_moves_do_not_depend_on_the_way_there(pair):
+    base, adapted = pair
+    between = Between(base, adapted)
+    first, *_ = between.sizes
+    between.move(dict.fromkeys(between.sizes, 0.25))
+    between.put(first, torch.zeros_like(dict(base.named_parameters())[first]))
+    between.move({first: 0.5})
+    other = Between(base, adapted)
+    other.move({first: 0.5})
+    for live, same in zip(between.model.parameters(), other.model.parameters(), strict=True):
+        assert torch.equal(live, same)
+
+
+def test_a_tied_head_moves_with_its_embedding(pair):
+    between = Between(*pair)
+    assert "lm_head.weight" not in between.sizes
+    between.move({"model.embed_tokens.weight": 0.0})
+    assert torch.equal(between.model.lm_head.weight, pair[0].model.embed_tokens.weight)
+
+
+def test_an_unknown_name_is_an_error(pair):
+    with pytest.raises(KeyError, match="nothing"):
+        Between(*pair).move({"nothing": 0.5})
