@@ -82,7 +82,7 @@ def migrate() -> None:
     """Bring the database to the newest schema."""
     from app.jobs.migrate import upgrade
 
-    upgrade(_serving().database_url)
+    upgrade(_serving().database_url, patience_seconds=60)
 
 
 @app.command()

@@ -11,6 +11,6 @@ MIGRATION_LOCK = 7_300_001
 engine = create_engine(context.config.get_main_option("sqlalchemy.url"), poolclass=NullPool)
 with engine.begin() as connection:
     connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
-    connection.execute(text("SET LOCAL lock_timeout = '5s'"))
+    connection.execute(text("SET LOCAL lock_timeout = '3s'"))
     context.configure(connection=connection, target_metadata=Base.metadata, compare_type=True)
     context.run_migrations()

@@ -45,16 +45,22 @@ class Lease:
 class Leases:
     """All writes that a worker makes to jobs."""
 
-    def __init__(self, database: Database, *, seconds: float, max_running: int | None = None) -> None:
-        """`max_running` jobs at once of a key that has no limit of its own; None is any number."""
+    def __init__(
+        self, database: Database, *, seconds: float, max_running: int | None = None, known_format: int = FORMAT
+    ) -> None:
+        """`max_running` jobs at once of a key that has no limit of its own; None is any number.
+
+        Rows of a format above `known_format` are left to others.
+        """
         self._database = database
+        self._known_format = known_format
         self._ttl = timedelta(seconds=seconds)
         self._max_running = max_running
 
     def claim_next(self, *, owner: str) -> Job | None:
         """Take the job that is next (see `app.jobs.order`); None if there is none, or none may be claimed now."""
         with self._database.transaction() as session:
-            job_id = next_job(session, max_running=self._max_running)
+            job_id = next_job(session, max_running=self._max_running, known_format=self._known_format)
             job = self._claim(session, job_id, owner=owner) if job_id else None
             if job:
                 take_turn(session, job.owner)
@@ -76,7 +82,7 @@ class Leases:
         free = or_(and_(Job.attempt < Job.max_attempts, in_time), Job.publishing.is_not(None))
         runtime = func.make_interval(0, 0, 0, 0, 0, 0, Job.max_runtime_seconds)  # null where there is none
         return change(
-            session, job_id, where=(or_(due, expired), free, Job.format <= FORMAT),
+            session, job_id, where=(or_(due, expired), free, Job.format <= self._known_format),
             events=[NewEvent(type="job.claimed", data={"worker": owner})],
             status=_claimed_status(), lease_token=Job.lease_token + 1, lease_owner=owner, lease_until=NOW + self._ttl,
             attempt=Job.attempt + 1, started_at=func.coalesce(Job.started_at, NOW), progress=None,

@@ -9,7 +9,6 @@ from sqlalchemy import func, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from app.jobs.formats import FORMAT
 from app.jobs.tables import Turn
 
 CLAIM_LOCK = 7_300_003
@@ -43,7 +42,7 @@ NEXT = text(
 )
 
 
-def next_job(session: Session, *, max_running: int | None) -> str | None:
+def next_job(session: Session, *, max_running: int | None, known_format: int) -> str | None:
     """The id of the job that a worker shall claim now, its row locked; None if none may be claimed.
 
     `max_running` is the limit of keys that have none of their own; 0 and None are no limit. Workers choose one after
@@ -52,7 +51,7 @@ def next_job(session: Session, *, max_running: int | None) -> str | None:
     # a worker that is paused here would keep all others waiting
     session.execute(text("SET LOCAL idle_in_transaction_session_timeout = '5s'"))
     session.execute(text(f"SELECT pg_advisory_xact_lock({CLAIM_LOCK})"))
-    return session.execute(NEXT, {"format": FORMAT, "max_running": max_running}).scalar_one_or_none()
+    return session.execute(NEXT, {"format": known_format, "max_running": max_running}).scalar_one_or_none()
 
 
 def take_turn(session: Session, owner: str) -> None:
