@@ -79,7 +79,7 @@ def sweep() -> None:
 
 @app.command()
 def migrate() -> None:
-    """Bring the database to the newest schema."""
+    """Bring the database to the newest schema; a table that is in use is waited for up to a minute."""
     from app.jobs.migrate import upgrade
 
     upgrade(_serving().database_url, patience_seconds=60)
@@ -161,6 +161,22 @@ def scores(
             print(json.dumps(client.scores(job["id"])))
     if job["status"] != "succeeded":
         _finish(job, as_json=as_json)
+
+
+@app.command()
+def verify(
+    repo: Annotated[str, typer.Argument(help="org/name or org/name@revision")],
+    *, key: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="the signer's public key (PEM)")],
+) -> None:
+    """Check a published model on the Hub: its manifest's signature, and every file that the manifest lists."""
+    from app.hub.client import connected
+    from app.hub.signatures import read_public
+    from app.hub.signatures import verify as check
+
+    name, _, revision = repo.partition("@")
+    with connected(load()) as hubs:
+        found = check(hubs.service, name, revision or "main", key=read_public(key))
+    print(f"verified: {found.repo}@{found.commit}, {found.files} files of {found.job_id}, signed by key {found.key_id}")
 
 
 @app.command()

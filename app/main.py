@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from app.api import audit, deliveries, health, keys, merges, methods, problems, scores
+from app.api import audit, deliveries, health, keys, merges, methods, openapi, problems, scores
 from app.api.middleware import RequestContext
 from app.api.services import build_services
 from app.api.tracing import Traced
@@ -37,4 +37,5 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     nouns = (merges, scores, deliveries, keys, audit, methods, health)
     for noun in nouns:
         app.include_router(noun.router)
+    openapi.install(app)
     return app

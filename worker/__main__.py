@@ -3,6 +3,7 @@
 import argparse
 import resource
 
+from app.hub.signatures import read_private
 from app.logs import configure
 from app.settings import load
 from worker.tasks import make_worker
@@ -16,6 +17,8 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold the tokens; children inherit it
     settings = load()
     configure(settings.log_level)
+    if settings.signing_key_file:
+        read_private(settings.signing_key_file)  # a key that cannot be used is told now, not after the first merge
     make_worker(settings).worker_main(
         ["worker", "--hostname", f"{name}@%h", "--loglevel", settings.log_level, "--without-gossip", "--without-mingle"]
     )

@@ -1,15 +1,21 @@
 """Opaque, signed positions in a list."""
 
+import hashlib
+import json
+from typing import Any
+
 from itsdangerous import BadSignature, URLSafeSerializer
 
 from app.errors import Code, SpearError
 
 
 class Cursors:
-    """Makes and reads cursors of one kind of list; a cursor of another kind is refused."""
+    """Makes and reads cursors of one kind of list; a cursor of another kind, or of other filters, is refused."""
 
-    def __init__(self, secret: bytes, *, kind: str) -> None:
-        self._signer = URLSafeSerializer(secret, salt=f"cursor.{kind}")
+    def __init__(self, secret: bytes, *, kind: str, filters: Any = None) -> None:
+        """`filters` are what the list is narrowed by, in a form that JSON has."""
+        bound = "" if filters is None else "." + hashlib.sha256(json.dumps(filters).encode()).hexdigest()
+        self._signer = URLSafeSerializer(secret, salt=f"cursor.{kind}{bound}")
 
     def make(self, position: str | int) -> str:
         return str(self._signer.dumps(position))

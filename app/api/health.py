@@ -8,12 +8,14 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
+from pydantic import BaseModel
 from redis import Redis, RedisError
 
+from app.api.problems import RESPONSES
 from app.api.services import Services, Uses
 from app.jobs.migrate import is_current
 
-router = APIRouter(tags=["operations"])
+router = APIRouter(tags=["operations"], responses=RESPONSES)
 
 
 @router.get("/healthz", operation_id="health")
@@ -22,7 +24,17 @@ async def get_health() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/readyz", operation_id="readiness")
+class Readiness(BaseModel):
+    """Whether the service can work, and what was looked at."""
+
+    ready: bool
+    checks: dict[str, bool]
+
+
+@router.get(
+    "/readyz", operation_id="readiness", response_model=Readiness,
+    responses={503: {"model": Readiness, "description": "Not ready, and why"}},
+)
 def get_readiness(services: Uses) -> JSONResponse:
     """Database at the newest schema, broker reachable; 503 with the reasons where not."""
     database = services.database.answers()
@@ -35,7 +47,7 @@ def get_readiness(services: Uses) -> JSONResponse:
     return JSONResponse({"ready": ready, "checks": checks}, status_code=200 if ready else 503)
 
 
-@router.get("/metrics", operation_id="metrics")
+@router.get("/metrics", operation_id="metrics", response_class=PlainTextResponse)
 async def get_metrics(services: Uses) -> Response:
     """Prometheus' text format."""
     registry = CollectorRegistry()

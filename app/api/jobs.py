@@ -52,7 +52,8 @@ def _add_list(router: APIRouter, kind: Kind) -> None:
         limit: Annotated[int, Query(ge=1, le=100)] = 20, cursor: str | None = None,
     ) -> JobPage:
         """Jobs, newest first."""
-        cursors = Cursors(services.settings.secret, kind=many)
+        filters = [sorted(status or ()), target, sorted(label or [])]
+        cursors = Cursors(services.settings.secret, kind=many, filters=filters)
         jobs = services.store.find(
             caller, limit=limit + 1, kind=kind, before=str(cursors.read(cursor)) if cursor else None,
             status=status or (), target=target, labels=_labels(label or []),
@@ -66,7 +67,10 @@ def _add_list(router: APIRouter, kind: Kind) -> None:
 def _add_one(router: APIRouter, kind: Kind) -> None:
     one = _NAMES[kind][0]
 
-    @router.get("/{job_id}", response_model=JobView, operation_id=f"get_{one}")
+    @router.get(
+        "/{job_id}", response_model=JobView, operation_id=f"get_{one}",
+        responses={304: {"description": "The job is as `If-None-Match` knows it"}},
+    )
     async def get_job(
         *, job_id: str, response: Response, services: Uses, caller: Reader,
         if_none_match: Annotated[str | None, Header()] = None, prefer: Annotated[str | None, Header()] = None,

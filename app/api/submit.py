@@ -69,7 +69,8 @@ def submit(
         planned_bytes=checked.bytes_to_download,
         target_repo=target.repo if target else None, target_branch=target.branch if target else None,
         request_id=request_id, traceparent=traceparent(),
-        priority=recipe.priority, max_queue_seconds=recipe.max_queue_seconds, max_runtime_seconds=recipe.max_runtime_seconds,
+        priority=recipe.priority, max_queue_seconds=recipe.max_queue_seconds,
+        max_runtime_seconds=recipe.max_runtime_seconds,
     )
     job, replayed = services.store.submit(submission, caller=caller, idempotency=idempotency)
     if not replayed:

@@ -15,10 +15,12 @@ from app.hub.pins import RemoteFile
 from app.recipes import Target
 
 MANIFEST = "merge_manifest.json"
+SIGNATURE = f"{MANIFEST}.sig"
 TRAILER = "Merge-Job"
 WEIGHTS = (
     ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".gguf", ".onnx", ".msgpack", ".index.json",
     "adapter_config.json",  # left beside a whole model, loaders would take the model for an adapter
+    SIGNATURE,  # of another manifest
 )  # fmt: skip
 """Weight and index files, by their endings; those that a result does not have are deleted by its commit."""
 
