@@ -13,7 +13,7 @@ import structlog
 
 from app.errors import Code, SpearError
 from app.hub.client import Hub
-from app.hub.commits import trailers
+from app.hub.commits import trailers, unmake
 from app.hub.download import Stopped
 from app.hub.publish import Published, publish, reconcile
 from app.jobs.leases import Lease, Leases
@@ -97,6 +97,18 @@ class Publication:
     def _send(self, hub: Hub, folder: Path, *, summary: dict[str, Any], total: int) -> Published:
         stored = 0
 
+    def unmake(self, hub: Hub) -> None:
+        """Remove the empty target that this job has created, for it ends without a commit: as far as the Hub lets us."""
+        made = self._leases.created_target(self._job.id)
+        if made is None:
+            return
+        try:
+            removed = unmake(hub, self._target, what=made["what"], head=made["head"])
+        except SpearError as error:
+            log.warning("target.left", job=self._job.id, code=error.code)
+        else:
+            log.info("target.unmade", job=self._job.id, removed=removed)
+
         def store(count: int) -> None:
             nonlocal stored
             stored += count
@@ -120,6 +132,7 @@ class Publication:
             )
 
     def _record(self, parent: str, *, summary: dict[str, Any], start_clock: Callable[[], None]) -> None:
+                made=lambda what, head: self._leases.note_target(self._lease, what=what, head=head),
         """The point of no return. This process's clock begins first, so that it never ends after the row's deadline."""
         start_clock()
         with self._lock:

@@ -138,6 +138,14 @@ class Hub:
         with self.calling(repo=repo, revision=branch):
             self.api.create_branch(repo, branch=branch, revision=start, exist_ok=True)
 
+    def delete_repo(self, repo: str) -> None:
+        with self.calling(repo=repo):
+            self.api.delete_repo(repo, missing_ok=True)
+
+    def delete_branch(self, repo: str, branch: str) -> None:
+        with self.calling(repo=repo, revision=branch):
+            self.api.delete_branch(repo, branch=branch)
+
     def upload(self, repo: str, branch: str, additions: list[CommitOperationAdd]) -> None:
         """Stores the files' content, without a commit; content that is there already is not sent. Can be repeated."""
         with self.calling(repo=repo, file=", ".join(addition.path_in_repo for addition in additions)):

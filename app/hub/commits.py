@@ -43,22 +43,40 @@ class Published:
     manifest_sha256: str
 
 
-def prepare(hub: Hub, target: Target) -> str:
-    """The oid of the target branch's head; repository and branch are created where they are missing."""
+def prepare(hub: Hub, target: Target, *, made: Callable[[str, str], None] = lambda _what, _head: None) -> str:
+    """The oid of the target branch's head; repository and branch are created where they are missing.
+
+    `made` is told what was created, "repository" or "branch", and at which head.
+    """
+    what = ""
     try:
         branches = hub.branches(target.repo)
     except SpearError as error:
         if error.code is not Code.REPO_NOT_FOUND:
             raise
         hub.create_repo(target.repo, private=target.private)
-        branches = _branches(hub, target, wanted="main")
+        branches, what = _branches(hub, target, wanted="main"), "repository"
     if target.branch not in branches:
         start = branches.get("main") or next(iter(branches.values()), None)
         if start is None:
             raise SpearError(Code.HUB_REFUSED, f"{target.repo} has no commit to build on", repo=target.repo)
         hub.create_branch(target.repo, target.branch, start=start)
-        branches = _branches(hub, target, wanted=target.branch)
+        branches, what = _branches(hub, target, wanted=target.branch), what or "branch"
+    if what:
+        made(what, branches[target.branch])
     return branches[target.branch]
+
+
+def unmake(hub: Hub, target: Target, *, what: str, head: str) -> bool:
+    """Remove what `prepare` has created, if nothing was committed there since; whether it was removed."""
+    branches = hub.branches(target.repo)
+    if what == "repository" and set(branches.values()) == {head}:
+        hub.delete_repo(target.repo)
+    elif what == "branch" and branches.get(target.branch) == head:
+        hub.delete_branch(target.repo, target.branch)
+    else:
+        return False
+    return True
 
 
 def find_commit(hub: Hub, target: Target, job_id: str, *, since: str | None = None) -> str | None:

@@ -66,6 +66,7 @@ def publish(
     deadline_seconds: float,
     patience_seconds: float = FOREIGN_SECONDS,
     reach: Callable[[str], None] = lambda _: None,
+    made: Callable[[str, str], None] = lambda _what, _head: None,
 ) -> Published:
     """Publishes the folder, whose `merge_manifest.json` has this digest and names the job, at most once.
 
@@ -73,14 +74,15 @@ def publish(
     parent, after all content is stored and everything is asked that the Hub could refuse, and before the commit: it
     writes the fenced row, and from there on `stop` is not asked any more. `check_lease` is called immediately before
     each commit and raises if the lease is lost. Both count towards `deadline_seconds`, which begins with `record`.
-    `reach` is told after each step that can be seen from outside, by the names in `worker.crash`.
+    `reach` is told after each step that can be seen from outside, by the names in `worker.crash`; `made` is told if
+    the repository or the branch had to be created.
 
     Raises `TARGET_MOVED` where the branch shows somebody else's commit for `patience_seconds`; `VERIFICATION_FAILED`
     where a file is not what the manifest lists, or (with `commit` in its names) where the commit holds something else;
     the Hub's refusals; and `HUB_UNAVAILABLE`, with `unclear=True` in its names where a commit may have been sent and
     nobody can tell yet whether it landed.
     """
-    head = prepare(hub, target)
+    head = prepare(hub, target, made=made)
     reach("prepared")
     found = find(hub, target, job_id, since=parent, at=head)
     if found is None and parent is not None and head != parent:
