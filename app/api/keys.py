@@ -23,7 +23,7 @@ Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
 class NewKey(BaseModel):
-    """What a new key may. Limits that are null are those of the service's settings."""
+    """What a new key may. A limit that is null is that of the settings; 0 is no limit."""
 
     model_config = ConfigDict(extra="forbid")
 

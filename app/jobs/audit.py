@@ -50,11 +50,14 @@ class Audit:
     ) -> Sequence[AuditEntry]:
         """The newest rows first; `before` is the last id of the page before."""
         query = select(AuditEntry).order_by(AuditEntry.id.desc()).limit(limit)
-        wanted = (
-            (before is not None, AuditEntry.id < before), (key_id is not None, AuditEntry.key_id == key_id),
-            (owner is not None, AuditEntry.owner == owner), (since is not None, AuditEntry.at >= since),
-        )
-        query = query.where(*(condition for asked, condition in wanted if asked))
+        if before is not None:
+            query = query.where(AuditEntry.id < before)
+        if since is not None:
+            query = query.where(AuditEntry.at >= since)
+        if key_id is not None:
+            query = query.where(AuditEntry.key_id == key_id)
+        if owner is not None:
+            query = query.where(AuditEntry.owner == owner)
         with self._database.transaction() as session:
             return session.scalars(query).all()
 

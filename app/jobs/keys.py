@@ -30,7 +30,7 @@ _USE_STEP = timedelta(minutes=1)
 
 @dataclass(frozen=True, kw_only=True)
 class Allowance:
-    """A key's own limits; None stands for those of the settings. `credential` names whom it acts as on the Hub."""
+    """A key's own limits: None is that of the settings, 0 is none. `credential` names whom it acts as on the Hub."""
 
     credential: str | None = None
     requests_per_minute: int | None = None
@@ -185,8 +185,8 @@ class Keys:
     def _caller(self, row: ApiKey) -> Caller:
         active, daily = row.max_active, row.bytes_per_day
         quota = Quota(
-            max_active=self._defaults.max_active if active is None else active,
-            bytes_per_day=self._defaults.bytes_per_day if daily is None else daily,
+            max_active=(self._defaults.max_active if active is None else active) or None,
+            bytes_per_day=(self._defaults.bytes_per_day if daily is None else daily) or None,
         )
         return Caller(
             key_id=row.id, owner=row.owner, name=row.name, scopes=frozenset(row.scopes), reads=tuple(row.reads),
