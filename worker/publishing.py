@@ -98,7 +98,7 @@ class Publication:
         stored = 0
 
     def unmake(self, hub: Hub) -> None:
-        """Remove the empty target that this job has created, for it ends without a commit: as far as the Hub lets us."""
+        """Remove the empty target that this job has created, if the Hub lets us: the job ends without a commit."""
         made = self._leases.created_target(self._job.id)
         if made is None:
             return
