@@ -15,10 +15,10 @@ from app.hub.admission import FLOATS, Admission, admit, check_layers
 from app.hub.alignment import align, read_lexicons
 from app.hub.client import Hubs
 from app.hub.headers import DTYPE_BITS, TensorInfo
-from app.hub.heads import HEADS
 from app.hub.inspect import Head, inspect, read_small
+from app.hub.memory import working_set
 from app.hub.pins import Pin, RemoteFile, pin
-from app.hub.tokenrows import EMBEDDINGS, row_warnings
+from app.hub.tokenrows import row_warnings
 from app.hub.vocabulary import COMPARABLE, OPAQUE, Vocabulary, compare_vocabularies, parse_vocabulary
 from app.recipes import ModelRef, Recipe, Scoring, Target
 from app.recipes.coverage import check_chances, check_coverage
@@ -88,7 +88,7 @@ def preflight(
     adapted = (words for head in heads[1:] for words in adapter_warnings(head, heads[0]))
     warnings = (*adapted, *compared, *_about_target(target, hubs=hubs))
     dtype = recipe.output.dtype or getattr(recipe.method, "dtype", None) if isinstance(recipe, Recipe) else None
-    return _summary(dtype, heads, admission, warnings=warnings)
+    return _summary(recipe, dtype, heads, admission, warnings=warnings)
 
 
 def _heads(
@@ -176,8 +176,9 @@ def _about_target(target: Target | None, *, hubs: Hubs) -> tuple[str, ...]:
 
 
 def _summary(
-    dtype: str | None, heads: tuple[Head, ...], admission: Admission, *, warnings: tuple[str, ...]
-) -> Preflight:
+    recipe: Recipe | Scoring, dtype: str | None, heads: tuple[Head, ...], admission: Admission, *,
+    warnings: tuple[str, ...],
+) -> Preflight:  # fmt: skip
     wanted = OUTPUT_TAGS[dtype] if dtype else None
     stored = [(tensor, _stored(tensor, wanted)) for tensor in admission.tensors]
     written = sum(tensor.elements * DTYPE_BITS[dtype] // 8 for tensor, dtype in stored)
@@ -191,24 +192,13 @@ def _summary(
         dtypes=tuple(sorted({dtype for _, dtype in stored})),
         bytes_to_download=download,
         output_bytes=written,
-        peak_memory_bytes=IDLE_BYTES + max((_working_set(tensor) for tensor in admission.tensors), default=0),
+        peak_memory_bytes=IDLE_BYTES + max((working_set(tensor, recipe) for tensor in admission.tensors), default=0),
         disk_bytes=download + written,
     )
 
 
 def _stored(tensor: TensorInfo, wanted: str | None) -> str:
     return wanted if wanted and tensor.dtype in FLOATS else tensor.dtype
-
-
-def _working_set(tensor: TensorInfo) -> int:
-    """Bytes that scoring one tensor takes at the most, an estimate for the plan.
-
-    A projection matrix (m, n): base, adapted and their difference in fp32, and three fp64 matrices of the short
-    side's Gram product and its eigensolver. Anything else is streamed.
-    """
-    if len(tensor.shape) != 2 or tensor.name.endswith((*EMBEDDINGS, *HEADS)):
-        return 0
-    return 3 * 4 * tensor.elements + 3 * 8 * min(tensor.shape) ** 2
 
 
 def _pointer(number: int) -> str:
