@@ -67,7 +67,8 @@ def poison() -> Case:
 def _case(point: str, *, attempt: int) -> Case:
     ends = "cancelled" if point == "cancel.seen" else "succeeded"
     if before := _SPECIAL.get(point):
-        return Case(point, (before, *[point] * attempt), attempt + 2)
+        earlier = (before,) if attempt == 1 else (START, before)
+        return Case(point, (*earlier, point), len(earlier) + 2)
     late = point in _AFTER or point == "cancel.seen" or POINTS.index(point) >= POINTS.index("publishing.sent")
     first = START if late and point != "requeued" else point
     deaths = (point,) if attempt == 1 else (first, point)
