@@ -8,7 +8,7 @@ TORCH_INDEX ?=
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check bench load chaos up lock clean
+.PHONY: help venv demo test check openapi sbom bench load chaos up lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 14
@@ -41,8 +41,19 @@ check: venv  ## lint, types, import rules, containers
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m app.api.openapi check docs/openapi.json
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	$(BIN)/hadolint docker/*.Dockerfile
+	@BIN=$(BIN) docker/audit requirements.lock docker/api.lock docker/worker.lock
+
+openapi: venv  ## write the snapshot of the API's description
+	$(BIN)/python -m app.api.openapi write docs/openapi.json
+
+sbom: venv  ## bills of materials (CycloneDX) of the locks, in sbom/
+	@mkdir -p sbom
+	for lock in requirements docker/api docker/worker; do \
+		$(BIN)/cyclonedx-py requirements --output-reproducible --of JSON --pyproject pyproject.toml \
+			-o sbom/$$(basename $$lock).cdx.json $$lock.lock || exit 1; done
 
 bench: venv  ## benchmarks, side by side with other tools
 	$(BIN)/python -m benchmarks $(ARGS)

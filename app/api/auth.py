@@ -50,7 +50,10 @@ def _with_token(
     services: Uses, caller: Annotated[Caller, Depends(_with_scope("merges:write"))],
     x_hub_token: Annotated[
         SecretStr | None,
-        Header(description="a Hub token of the caller's own, for this job alone, in the place of the service's"),
+        Header(
+            description="a Hub token of the caller's own, for this job alone, in the place of the service's",
+            json_schema_extra={"pattern": f"^{_TOKEN.pattern}$"},  # not pydantic's: it would tell the token
+        ),
     ] = None,
 ) -> Caller:
     """The caller with the Hub token that came along, if one did; grants hold all the same."""

@@ -14,7 +14,7 @@ from app.api.auth import Reader, Writer
 from app.api.cursors import Cursors
 from app.api.services import Services, Uses
 from app.api.stream import MEDIA_TYPE, last_seen, stream
-from app.api.submit import Request, submit
+from app.api.submit import IdempotencyKey, Request, submit
 from app.api.views import EventPage, JobPage, JobView, view_event, view_job
 from app.errors import Code, SpearError
 from app.jobs.states import TERMINAL, Kind, Status
@@ -104,7 +104,7 @@ def _add_retry(router: APIRouter, kind: Kind, *, parse: Callable[[Any], Request]
     @router.post("/{job_id}/retry", status_code=202, response_model=JobView, operation_id=f"retry_{one}")
     def post_retry(
         *, job_id: str, request: HttpRequest, response: Response, services: Uses, caller: Writer,
-        idempotency_key: Annotated[str | None, Header()] = None,
+        idempotency_key: IdempotencyKey = None,
     ) -> JobView:
         """Submit the recipe of a failed or cancelled job again, as a new job; its revisions are resolved anew."""
         old = services.store.get(caller, job_id, kind=kind)
@@ -130,7 +130,7 @@ def _add_details(router: APIRouter, kind: Kind) -> None:
     def get_events(
         *, job_id: str, services: Uses, caller: Reader, limit: Annotated[int, Query(ge=1, le=1000)] = 100,
         cursor: str | None = None, accept: Annotated[str | None, Header()] = None,
-        last_event_id: Annotated[str | None, Header()] = None,
+        last_event_id: Annotated[str | None, Header(json_schema_extra={"pattern": "^[0-9]{1,18}$"})] = None,
     ) -> Any:
         """What happened, oldest first; the cursor of the last page goes on where it ended, also later.
 

@@ -1,8 +1,8 @@
 """Merges: submit and plan."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from app.api.auth import Writer
 from app.api.deliveries import add_delivery_routes
@@ -10,7 +10,7 @@ from app.api.jobs import accepted, add_job_routes
 from app.api.problems import RESPONSES
 from app.api.services import Uses
 from app.api.spectra import add_spectrum_route
-from app.api.submit import check, plan, submit
+from app.api.submit import IdempotencyKey, check, plan, submit
 from app.api.views import JobView
 from app.errors import Code, SpearError
 from app.jobs.states import Kind
@@ -23,7 +23,7 @@ router = APIRouter(prefix="/merges", tags=["merges"], responses=RESPONSES)
 @router.post("", status_code=202, response_model=JobView, operation_id="submit_merge")
 def post_merge(
     *, form: AnyForm, request: Request, response: Response, services: Uses, caller: Writer,
-    idempotency_key: Annotated[str | None, Header()] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> JobView:
     """Check the recipe, ours or mergekit's, against the Hub and queue the merge."""
     with written(form) as recipe:

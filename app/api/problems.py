@@ -8,6 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from app.errors import KINDS, Code, SpearError
 from app.jobs.database import DatabaseAway
@@ -101,7 +102,18 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     code = _BY_STATUS.get(error.status_code, Code.INVALID_REQUEST)
     answer = problem(request, SpearError(code, f"{request.method} {request.url.path}: {error.detail}"))
     answer.headers.update(error.headers or {})
+    if error.status_code == 405:
+        answer.headers["Allow"] = ", ".join(_allowed(request))
     return answer
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods of all routes with this path; the router itself tells those of one of them."""
+    scopes = [dict(request.scope) | {"method": method} for method in ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")]
+    return [
+        str(scope["method"]) for scope in scopes
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+    ]
 
 
 async def _database(request: Request, error: Exception) -> JSONResponse:

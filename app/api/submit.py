@@ -4,7 +4,9 @@ import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
+
+from fastapi import Header
 
 from app.api.services import Services
 from app.errors import Code, SpearError
@@ -21,6 +23,10 @@ from app.webhooks.policy import Policy
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _TURN_SECONDS = 0.5
+IdempotencyKey = Annotated[str | None, Header(
+    description="the same key and body give the same job", json_schema_extra={"pattern": f"^{_KEY.pattern}$"},
+)]  # fmt: skip
+"""bare, or in the quotes of a structured header"""
 
 
 Request = Recipe | Scoring
