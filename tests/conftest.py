@@ -2,5 +2,5 @@
 
 pytest_plugins = [
     "tests.fixtures.servers", "tests.fixtures.hub", "tests.fixtures.models", "tests.fixtures.jobs",
-    "tests.fixtures.service", "tests.fixtures.api", "tests.fixtures.receiver",
+    "tests.fixtures.service", "tests.fixtures.api", "tests.fixtures.receiver", "tests.fixtures.live",
 ]

@@ -11,7 +11,7 @@ from app.api.problems import RESPONSES
 from app.api.services import Uses
 from app.api.spectra import add_spectrum_route
 from app.api.submit import IdempotencyKey, check, plan, submit
-from app.api.views import JobView
+from app.api.views import JobView, PlanView
 from app.errors import Code, SpearError
 from app.jobs.states import Kind
 from app.recipes import parse_recipe
@@ -35,7 +35,9 @@ def post_merge(
     return accepted(services, response, job)
 
 
-@router.post("/plan", operation_id="plan_merge")
+@router.post(
+    "/plan", operation_id="plan_merge", response_model=PlanView, response_model_exclude_unset=True
+)
 def post_plan(*, form: AnyForm, services: Uses, caller: Writer) -> dict[str, Any]:
     """The same checks, nothing queued: pinned commits, bytes to move, peak memory, warnings, refusals."""
     try:

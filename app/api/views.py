@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
+from app.errors import Code
 from app.jobs.states import Kind, Status
 from app.jobs.tables import Event, Job, Stage
 
@@ -83,6 +84,56 @@ class JobPage(BaseModel):
 
     data: list[JobView]
     next_cursor: str | None
+
+
+class ScoreView(BaseModel):
+    """One scored tensor; methods may add fields."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    module_type: str
+    layer: int | None
+    shape: list[int]
+    snr: float | None
+    swci: float | None
+    svdr: float | None
+    relative_change: float | None
+    score: float | None
+    selected: bool
+    t: float | None
+
+
+class ScorePage(BaseModel):
+    """Every scored tensor."""
+
+    data: list[ScoreView]
+
+
+class Refusal(BaseModel):
+    """Why a merge would be refused, as its problem would tell."""
+
+    code: Code
+    detail: str
+    pointer: str | None
+    names: dict[str, Any]
+
+
+class PlanView(BaseModel):
+    """What a merge would do. What follows `warnings` is there where it is accepted."""
+
+    accepted: bool
+    refusals: list[Refusal]
+    warnings: list[str]
+    recipe: dict[str, Any] = {}
+    resolved: dict[str, Any] = {}
+    tensors: int = 0
+    parameters: int = 0
+    dtypes: list[str] = []
+    bytes_to_download: int = 0
+    output_bytes: int = 0
+    peak_memory_bytes: int = 0
+    disk_bytes: int = 0
 
 
 class EventView(BaseModel):

@@ -145,7 +145,7 @@ class Plan(_Checked, total=False):
     resolved: dict[str, Any]
     tensors: int
     parameters: int
-    dtypes: dict[str, int]
+    dtypes: list[str]
     bytes_to_download: int
     output_bytes: int
     peak_memory_bytes: int
