@@ -367,6 +367,20 @@ def test_dg_hard_keeps_the_signal_and_drops_the_noise(shape):
     assert operation == "dg_hard"
 
 
+@pytest.mark.parametrize(("held", "tile"), [(96, 96), (96 * 7, 96 * 5), (96 * 39, 96 * 11), (96 * 40, 96 * 64)])
+def test_dg_hard_of_a_wide_matrix_by_blocks_is_the_same(monkeypatch, held, tile):
+    """However few rows are held, and however the chunks cut them."""
+    tensors = models(1, shape=(40, 96), dtype=torch.float32)
+    tensors[1] += 2 * torch.ones(40, 1) @ torch.ones(1, 96)
+    parameters = {"scale": 1.0, "min_elements": 1024}
+    expected = run("dg_hard", [tensor.T.contiguous() for tensor in tensors], parameters)[0].T
+    monkeypatch.setattr("worker.methods.dg_hard.HELD", held)
+    monkeypatch.setattr("worker.methods.dg_hard.TILE", tile)
+    found, operation = run("dg_hard", tensors, parameters, chunk=1)
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
+    assert operation == "dg_hard"
+
+
 def test_dg_hard_threshold_for_square_matrices_is_the_known_constant():
     """τ*/median(S) = 2.858 at β = 1 (arXiv 1305.5870)."""
     spec = Spec("w", (64, 64), {"scale": 1.0, "min_elements": 1}, ({},))
