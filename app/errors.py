@@ -15,6 +15,7 @@ class Code(StrEnum):
     INVALID_REQUEST = "invalid_request"
     INVALID_RECIPE = "invalid_recipe"
     REQUEST_TOO_LARGE = "request_too_large"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     UNAUTHENTICATED = "unauthenticated"
     SCOPE_MISSING = "scope_missing"
     RATE_LIMITED = "rate_limited"
@@ -103,6 +104,9 @@ KINDS: dict[Code, Kind] = {
         status=422, title="The recipe is not valid", hint="Each entry of errors[] points at a field of the body."
     ),
     Code.REQUEST_TOO_LARGE: Kind(status=413, title="The request body is too large"),
+    Code.UNSUPPORTED_MEDIA_TYPE: Kind(
+        status=415, title="The request body is not JSON by its type", hint="Send Content-Type: application/json."
+    ),
     Code.UNAUTHENTICATED: Kind(status=401, title="A valid API key is needed", hint="Send Authorization: Bearer <key>."),
     Code.SCOPE_MISSING: Kind(status=403, title="The API key lacks a scope"),
     Code.RATE_LIMITED: Kind(

@@ -1,5 +1,6 @@
 """Every error as `application/problem+json` (RFC 9457) with a stable code."""
 
+import re
 from typing import Any
 
 import structlog
@@ -17,6 +18,7 @@ from app.recipes import pointer
 log = structlog.get_logger()
 
 _BY_STATUS = {404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED, 413: Code.REQUEST_TOO_LARGE}
+_JSON = re.compile(r"application/(?:[\w.-]+\+)?json")
 _HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "5"}}
 
 
@@ -89,6 +91,9 @@ async def _expected(request: Request, error: Exception) -> JSONResponse:
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     found = error.errors()
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if error.body and any(e["loc"][0] == "body" for e in found) and not _JSON.fullmatch(kind):
+        return problem(request, SpearError(Code.UNSUPPORTED_MEDIA_TYPE, f"the body is {kind[:100] or 'of no type'}"))
     if found[0]["type"] == "json_invalid":
         return problem(request, SpearError(Code.INVALID_REQUEST, f"the body is not JSON: {found[0]['ctx']['error']}"))
     code = Code.INVALID_RECIPE if all(e["loc"][0] == "body" for e in found) else Code.INVALID_REQUEST

@@ -148,3 +148,16 @@ def test_cursors_belong_to_the_list_and_its_filters(api):
 def test_a_wrong_method_is_told_all_the_right_ones(api):
     answer = api.call("PUT", "/merges")
     assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, POST")
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "application/xml", ""])
+def test_a_body_that_is_not_json_by_its_type(api, kind):
+    answer = api.call("POST", "/merges", content=json.dumps(api.recipe()), headers={"Content-Type": kind})
+    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
+    assert api.call("POST", "/merges", headers={"Content-Type": kind}).status_code == 422
+
+
+@pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "Application/JSON", "application/problem+json"])
+def test_other_spellings_of_json_are_json(api, kind):
+    answer = api.call("POST", "/merges", content=json.dumps(api.recipe()), headers={"Content-Type": kind})
+    assert answer.status_code == 202
