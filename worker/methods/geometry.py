@@ -11,11 +11,17 @@ from typing import ClassVar
 
 import torch
 
-from worker.methods.base import Chunk, Method, NotFiniteError, Spec, Workspace
+from worker.methods.base import Chunk, Method, NotFiniteError, Spec, UndefinedError, Workspace
 from worker.methods.blend import blend
 
 SHORT = 1 << 12
 """Elements up to which fp64 costs nothing, and up to which vectors are often collinear."""
+
+
+class ZeroNormError(UndefinedError):
+    """A direction is needed and there is none; `code` is that of the service's error."""
+
+    code: ClassVar[str] = "zero_norm"
 
 
 class GeometricMethod(Method):

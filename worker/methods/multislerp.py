@@ -5,8 +5,7 @@ from math import sqrt
 
 import torch
 
-from worker.methods.base import UndefinedError
-from worker.methods.geometry import GeometricMethod
+from worker.methods.geometry import GeometricMethod, ZeroNormError
 from worker.methods.linear import normalized
 
 
@@ -33,6 +32,6 @@ class MultiSlerp(GeometricMethod):
         if length < eps:
             if len(weights) == 2 or max(norms) <= eps:  # nothing, or nothing changed: the mean is that
                 return weights
-            raise UndefinedError(f"the weighted directions of {self.spec.name} cancel out: choose other weights")
+            raise ZeroNormError(f"the weighted directions of {self.spec.name} cancel out: choose other weights")
         mean_norm = sum(weight * norm for weight, norm in zip(weights, norms, strict=True))
         return (unit * (mean_norm / length)).tolist()
