@@ -1,7 +1,9 @@
-"""Bit-for-bit parity with the real mergekit 0.1.5, which lives in an environment of its own.
+"""Parity with the real mergekit 0.1.5, which lives in an environment of its own.
 
-`python -m benchmarks.parity PYTHON_OF_MERGEKIT [FOLDER]` merges generated checkpoints (odd shapes, several shards,
-bf16, fp16 and fp32) with both, and compares every element. The exit status is 0 only if all are equal.
+`python -m benchmarks.parity PYTHON_OF_MERGEKIT [FOLDER] [PART...]` merges generated checkpoints (odd
+shapes, a tensor of more than 2^20 elements, several shards, tied and untied heads, bf16, fp16 and fp32) with both, and
+compares every element: bit for bit in compat mode, to one rounding in default mode. The exit status is 0 only if all
+agree. Parts are `compat`, `random` and `default-bf16`, `-tied`, `-fp16`, `-fp32`.
 """
 
 import io
@@ -9,12 +11,15 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from app.recipes import parse_recipe
+from benchmarks import parity_defaults
 from benchmarks.checkpoints import Shape, config, tensors
 from worker.checkpoints.dtypes import TAGS
 from worker.checkpoints.reader import Checkpoint, memory
@@ -22,7 +27,9 @@ from worker.checkpoints.writer import ShardedWriter
 from worker.pipeline.merge import merge
 from worker.pipeline.task import Input, Reporter, Task
 
-SHAPE = Shape(hidden=136, intermediate=296, layers=12, heads=4, kv_heads=2, vocabulary=8_011)
+SHAPE = Shape(  # embedding and head have 1 089 496 elements
+    hidden=136, intermediate=296, layers=12, heads=4, kv_heads=2, vocabulary=8_011
+)
 SEED = 7
 CASES: list[tuple[str, dict[str, Any], int]] = [
     ("linear", {"normalize": True}, 3),
@@ -39,40 +46,23 @@ CASES: list[tuple[str, dict[str, Any], int]] = [
 ]
 NO_WEIGHT = {"slerp", "model_stock", "karcher", "sce", "nearswap", "arcee_fusion", "passthrough"}
 NO_BASE = {"linear", "multislerp", "karcher", "nuslerp", "passthrough"}
-DEFAULTS: list[tuple[str, dict[str, Any], int]] = [
-    *[case for case in CASES if case[0] not in {"dare_linear", "dare_ties", "ties"}],
-    ("nuslerp", {}, 2),
-    ("nuslerp", {"nuslerp_flatten": False}, 2),
-    ("nuslerp", {"nuslerp_flatten": False, "nuslerp_row_wise": True}, 2),
-    ("nuslerp", {"task_vectors": True}, 2),
-    ("multislerp", {}, 3),
-    ("multislerp", {"task_vectors": True}, 3),
-    ("karcher", {"max_iter": 20}, 3),
-    ("model_stock", {}, 3),
-    ("model_stock", {"filter_wise": True}, 2),
-    ("sce", {}, 3),
-    ("nearswap", {"t": 0.001}, 1),
-    ("passthrough", {"scale": 0.7}, 1),
-]
-"""What is compared in default mode: all but random masks, and what keeps others of equal magnitudes (ties, breadcrumbs,
-sce with a selection, arcee_fusion beyond a million entries)."""
 DTYPES = [("bfloat16", None), ("float32", "bfloat16"), ("float16", None), ("float32", None), (None, None)]
 WEIGHTS = [0.3, 0.5, 0.4]
 
 
-def make(folder: Path, *, dtype: torch.dtype) -> list[Path]:
+def make(folder: Path, *, dtype: torch.dtype, tied: bool = False) -> list[Path]:
     """A base and three experts in shards of 1 MB."""
+    wanted = [(name, TAGS[dtype], size) for name, size in tensors(SHAPE) if not (tied and name == "lm_head.weight")]
     paths = [folder / name for name in ("base", "expert1", "expert2", "expert3")]
     for seed, path in enumerate(paths):
         with ShardedWriter(
-            path, tensors=[(name, TAGS[dtype], size) for name, size in tensors(SHAPE)], max_shard_bytes=1_000_000,
-            journal=folder / "journal", plan=str(seed),
+            path, tensors=wanted, max_shard_bytes=1_000_000, journal=folder / "journal", plan=f"{seed}{tied}",
         ) as to:
             for name in to.order:
                 to.write(name, memory(_tensor(name, seed).to(dtype).reshape(-1)))
                 to.finish(name)
             to.complete()
-        (path / "config.json").write_text(json.dumps(config(SHAPE)))
+        (path / "config.json").write_text(json.dumps(config(SHAPE) | {"tie_word_embeddings": tied}))
     return paths
 
 
@@ -137,27 +127,18 @@ def differing(left: Path, right: Path) -> tuple[int, int]:
     return unequal, total
 
 
-def far(left: Path, right: Path, *, noise: float) -> tuple[int, int, int]:
-    """bf16 elements that are more than one rounding apart, those that differ at all, and all elements.
-
-    What differs by less than `noise` times the tensor's largest value counts as near: base + delta cancels there.
-    """
-    apart = unequal = total = 0
-    with Checkpoint.open(left) as one, Checkpoint.open(right) as other:
-        for name in one.tensors:
-            a, b = one.read(name), other.read(name)
-            steps = (a.view(torch.int16).int() - b.view(torch.int16).int()).abs()
-            tiny = (a.float() - b.float()).abs() <= b.float().abs().max() * noise
-            apart += int(((steps > 1) & ~tiny).sum())
-            unequal += int((steps > 0).sum())
-            total += a.numel()
-    return apart, unequal, total
-
-
 def main() -> int:
     python, folder = sys.argv[1], Path(sys.argv[2] if len(sys.argv) > 2 else ".bench/parity")
+    asked = sys.argv[3:] or list(PARTS)
     torch.set_num_threads(1)
-    failures, jobs, checks = 0, [], []
+    failures = sum(PARTS[part](python, folder / part) for part in asked)
+    shutil.rmtree(folder)
+    return int(failures > 0)
+
+
+def compat(python: str, folder: Path) -> int:
+    """compat mode, bit for bit; the number of cases that fail."""
+    jobs, checks = [], []
     for stored in (torch.bfloat16, torch.float16, torch.float32):
         paths = make(folder / str(stored)[6:], dtype=stored)
         for number, (name, settings, experts) in enumerate(CASES):
@@ -167,26 +148,58 @@ def main() -> int:
                 jobs.append((mergekit_recipe(used, name, settings, dtype, out), target))
                 method = {"name": name, "compat": "mergekit", "dtype": dtype, **settings}
                 checks.append((used, method | ({"seed": SEED} if "dare" in name else {}), out, target))
-    paths = [folder / "bfloat16" / name for name in ("base", "expert1", "expert2", "expert3")]
-    ends = []
-    for number, (name, settings, experts) in enumerate(DEFAULTS):
-        target = folder / f"mergekit-default-{number}-{name}"
-        jobs.append((mergekit_recipe(paths[: experts + 1], name, settings, "float32", "bfloat16"), target))
-        ends.append((paths[: experts + 1], {"name": name, **settings}, target))
     theirs(python, jobs, folder=folder)
-    for used, method, target in ends:
-        # mergekit's multislerp adds 1e-5 of noise: its tangent step is zero but for rounding
-        noise = 2**-15 if method["name"] == "multislerp" else 2**-18
-        apart, unequal, total = far(ours(used, method, out="bfloat16", work=folder / "ours"), target, noise=noise)
-        failures += apart > 0
-        print(f"{'ok  ' if not apart else 'FAIL'} {apart:8} beyond one rounding, {unequal} of {total} differ: {method}")
+    failures = 0
     for used, method, out, target in checks:
         found, total = differing(ours(used, method, out=out, work=folder / "ours"), target)
         failures += found > 0
         print(f"{'ok  ' if not found else 'FAIL'} {found:8} of {total} differ: {target.name} {method}", flush=True)
-    shutil.rmtree(folder)
-    return int(failures > 0)
+    return failures
 
+
+def default(python: str, folder: Path, *, stored: torch.dtype, tied: bool = False) -> int:
+    """Default mode, to one rounding outside of what differs by intention; the number of cases that fail."""
+    jobs, checks = [], []
+    label = str(stored)[6:]
+    paths = make(folder / label, dtype=stored, tied=tied)
+    for number, (name, settings, experts) in enumerate(parity_defaults.CASES):
+        used, target = paths[: experts + 1], folder / f"mergekit-{label}-{number}-{name}"
+        jobs.append((mergekit_recipe(used, name, settings, "float32", label), target))
+        checks.append((used, {"name": name, **settings}, label, target))
+    theirs(python, jobs, folder=folder)
+    failures = 0
+    for used, method, out, target in checks:
+        merged = ours(used, method, out=out, work=folder / "ours")
+        apart, unequal, aside, total = parity_defaults.far(merged, target, method=method, inputs=used)
+        failures += apart > 0
+        words = f"{apart:6} beyond one rounding, {unequal} differ, {aside} left aside, of {total}"
+        print(f"{'ok  ' if not apart else 'FAIL'} {words}: {target.name} {method}", flush=True)
+    return failures
+
+
+def random(python: str, folder: Path) -> int:
+    """Random masks: the density that is kept, and the norm; the number of cases that fail."""
+    jobs, checks = [], []
+    paths = make(folder / "float32", dtype=torch.float32)[:2]
+    for number, (name, settings, _) in enumerate(parity_defaults.RANDOM):
+        target = folder / f"mergekit-{number}-{name}"
+        jobs.append((mergekit_recipe(paths, name, settings, "float32", "float32"), target))
+        checks.append(({"name": name, **settings}, target))
+    theirs(python, jobs, folder=folder)
+    failures = 0
+    for method, target in checks:
+        merged = ours(paths, method, out="float32", work=folder / "ours")
+        words, fits = parity_defaults.masks(merged, target, weight=WEIGHTS[0], method=method, inputs=paths)
+        failures += not fits
+        print(f"{'ok  ' if fits else 'FAIL'} {words}: {method}", flush=True)
+    return failures
+
+
+PARTS: dict[str, Callable[[str, Path], int]] = {
+    "compat": compat, "random": random, "default-bf16": partial(default, stored=torch.bfloat16),
+    "default-tied": partial(default, stored=torch.bfloat16, tied=True),
+    "default-fp16": partial(default, stored=torch.float16), "default-fp32": partial(default, stored=torch.float32),
+}  # fmt: skip
 
 if __name__ == "__main__":
     sys.exit(main())
