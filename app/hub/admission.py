@@ -8,7 +8,7 @@ from typing import Any
 
 from app.errors import Code, SpearError
 from app.hub.headers import TensorInfo
-from app.hub.heads import HEADS, idle_heads, is_tied
+from app.hub.heads import idle_heads, is_tied
 from app.hub.inspect import Head
 from app.hub.strictjson import shown
 
@@ -176,8 +176,7 @@ def part_of(name: str, *, layers: int | None) -> str | None:
         return found[0][:-1] if layers is not None and int(found[1]) >= layers else None
     names = name.split(".")
     first = next((i for i, part in enumerate(names) if part not in CORES), len(names))
-    inside = len(names) - first > 2 and not name.endswith(HEADS)
-    return ".".join(names[: first + 1]) if inside else None
+    return ".".join(names[: first + 1]) if len(names) - first > 2 else None
 
 
 def _layers(config: dict[str, Any]) -> int | None:
