@@ -1,11 +1,12 @@
 """Who calls: the bearer key, its limits, and the scope that a route needs."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Annotated
 
 from fastapi import Depends, Header, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import SecretStr
 
@@ -20,15 +21,17 @@ _TOKEN = re.compile(r"[\x21-\x7e]{1,512}")
 _bearer = HTTPBearer(auto_error=False, description="An API key: `spear_...`")
 
 
-def _caller(
+async def _caller(
     request: Request, services: Uses, sent: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> Caller:
-    caller = services.keys.find(sent.credentials) if sent else None
+    caller = await services.callers(sent.credentials) if sent else None
     if caller is None:
-        _count_stranger(request, services)
+        await run_in_threadpool(_count_stranger, request, services)
         raise SpearError(Code.UNAUTHENTICATED, "no API key was sent" if sent is None else "this API key is not valid")
     request.state.caller = caller
-    request.state.windows = services.limits.spend(caller, changing=request.method in CHANGING)
+    request.state.windows = [] if caller.unlimited else await run_in_threadpool(
+        services.limits.spend, caller, changing=request.method in CHANGING
+    )
     refuse(request.state.windows)
     return caller
 
@@ -38,8 +41,8 @@ def _count_stranger(request: Request, services: Services) -> None:
     refuse(request.state.windows)
 
 
-def _with_scope(scope: str) -> Callable[[Caller], Caller]:
-    def check(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
+def _with_scope(scope: str) -> Callable[[Caller], Awaitable[Caller]]:
+    async def check(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
         caller.require(scope)
         return caller
 

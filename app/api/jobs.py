@@ -9,15 +9,18 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Response
 from fastapi import Request as HttpRequest
 from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
 
 from app.api.auth import Reader, Writer
+from app.api.bodies import Body
 from app.api.cursors import Cursors
 from app.api.services import Services, Uses
 from app.api.stream import MEDIA_TYPE, last_seen, stream
 from app.api.submit import IdempotencyKey, Request, submit
-from app.api.views import EventPage, JobPage, JobView, view_event, view_job
+from app.api.views import EventPage, JobPage, JobView, ScorePage, view_event, view_job
 from app.errors import Code, SpearError
 from app.jobs.states import TERMINAL, Kind, Status
+from app.jobs.store import Glimpse
 from app.jobs.tables import Job
 from app.queue.dispatch import announce
 
@@ -72,22 +75,22 @@ def _add_one(router: APIRouter, kind: Kind) -> None:
         responses={304: {"description": "The job is as `If-None-Match` knows it"}},
     )
     async def get_job(
-        *, job_id: str, response: Response, services: Uses, caller: Reader,
+        *, job_id: str, services: Uses, caller: Reader,
         if_none_match: Annotated[str | None, Header()] = None, prefer: Annotated[str | None, Header()] = None,
     ) -> Any:
         """One job. `If-None-Match` saves the body; `Prefer: wait=N` holds until the next change."""
-        job = await run_in_threadpool(services.store.get, caller, job_id, kind=kind)
+        found = await _glimpse(services, caller, job_id, kind)
+        headers: dict[str, str] = {}
         if wait := _wait_seconds(prefer):
-            job = await _next_change(services, job, caller=caller, known=if_none_match, seconds=wait)
-            response.headers["Preference-Applied"] = f"wait={wait}"
-        headers = {"ETag": _etag(job), "Cache-Control": "no-cache"}
-        if _matches(if_none_match, job):
-            return Response(status_code=304, headers=headers)
-        response.headers.update(headers)
-        if job.status not in TERMINAL:
-            response.headers["Retry-After"] = RETRY_AFTER
-        stages = await run_in_threadpool(services.store.stages, [job_id])
-        return view_job(job, stages[job_id])
+            found = await _next_change(services, caller, job_id, found, known=if_none_match, seconds=wait)
+            headers["Preference-Applied"] = f"wait={wait}"
+        if _matches(if_none_match, found.version):
+            return Response(status_code=304, headers=headers | _validators(found.version))
+        body = services.bodies.get(job_id, found.version)
+        if body is None:
+            body = await run_in_threadpool(_render, services, caller, job_id, kind)
+        headers |= _validators(body.version) | ({} if body.ended else {"Retry-After": RETRY_AFTER})
+        return Response(body.content, media_type="application/json", headers=headers)
 
     @router.post("/{job_id}/cancel", status_code=202, response_model=JobView, operation_id=f"cancel_{one}")
     def post_cancel(*, job_id: str, response: Response, services: Uses, caller: Writer) -> JobView:
@@ -145,10 +148,11 @@ def _add_details(router: APIRouter, kind: Kind) -> None:
         last = cursors.make(events[-1].seq) if events else cursor
         return EventPage(data=[view_event(event) for event in events], next_cursor=last)
 
-    @router.get("/{job_id}/scores", operation_id=f"get_{one}_scores")
-    def get_scores(*, job_id: str, services: Uses, caller: Reader) -> dict[str, Any]:
+    @router.get("/{job_id}/scores", response_model=ScorePage, operation_id=f"get_{one}_scores")
+    def get_scores(*, job_id: str, services: Uses, caller: Reader) -> JSONResponse:
         """The scores of every scored tensor, as soon as the job has made them."""
-        return _document(services, caller=caller, job_id=job_id, name="scores", kind=kind)
+        # as it was kept: thousands of rows need no second look
+        return JSONResponse(_document(services, caller=caller, job_id=job_id, name="scores", kind=kind))
 
     @router.get("/{job_id}/report", operation_id=f"get_{one}_report")
     def get_report(*, job_id: str, services: Uses, caller: Reader) -> dict[str, Any]:
@@ -163,14 +167,29 @@ def _document(services: Services, *, caller: Reader, job_id: str, name: str, kin
     return body
 
 
-def _etag(job: Job) -> str:
-    return f'W/"{job.version}"'
+async def _glimpse(services: Services, caller: Reader, job_id: str, kind: Kind) -> Glimpse:
+    """Where the job is. Raises `SpearError(not_found)`, also for another caller's job."""
+    found = await services.glimpses(job_id)
+    if found is None or found.kind != kind or (found.owner != caller.owner and "admin" not in caller.scopes):
+        raise SpearError(Code.NOT_FOUND, f"there is no job {job_id}", job=job_id)
+    return found
 
 
-def _matches(if_none_match: str | None, job: Job) -> bool:
+def _render(services: Services, caller: Reader, job_id: str, kind: Kind) -> Body:
+    """The job as it is now, kept for whoever asks next."""
+    job = services.store.get(caller, job_id, kind=kind)
+    content = view_job(job, services.store.stages([job_id])[job_id]).model_dump_json().encode()
+    return services.bodies.keep(job_id, Body(version=job.version, ended=job.status in TERMINAL, content=content))
+
+
+def _validators(version: int) -> dict[str, str]:
+    return {"ETag": f'W/"{version}"', "Cache-Control": "no-cache"}
+
+
+def _matches(if_none_match: str | None, version: int) -> bool:
     """Weak comparison (RFC 9110, 13.1.2), so that a tag without its W/ matches as well."""
     known = {part.strip().removeprefix("W/") for part in (if_none_match or "").split(",")}
-    return "*" in known or _etag(job).removeprefix("W/") in known
+    return "*" in known or f'"{version}"' in known
 
 
 def _wait_seconds(prefer: str | None) -> int:
@@ -178,16 +197,17 @@ def _wait_seconds(prefer: str | None) -> int:
     return min(int(found[1]), MAX_WAIT_SECONDS) if found else 0
 
 
-async def _next_change(services: Services, job: Job, *, caller: Reader, known: str | None, seconds: int) -> Job:
-    """The job after its next change, or as it is when the time is over (or it has ended, or is not what was known)."""
-    if job.status in TERMINAL or (known and not _matches(known, job)):
-        return job
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+async def _next_change(
+    services: Services, caller: Reader, job_id: str, found: Glimpse, *, known: str | None, seconds: int
+) -> Glimpse:
+    """Where the job is after its next change, or when the time is over (or it has ended, or is not what was known)."""
+    if found.status in TERMINAL or (known and not _matches(known, found.version)):
+        return found
+    now, deadline = found, time.monotonic() + seconds
+    while time.monotonic() < deadline and now.version == found.version:
         await asyncio.sleep(min(0.25, max(0.0, deadline - time.monotonic())))
-        if await run_in_threadpool(services.store.version, job.id) != job.version:
-            break
-    return await run_in_threadpool(services.store.get, caller, job.id, kind=Kind(job.kind))
+        now = await _glimpse(services, caller, job_id, Kind(found.kind))
+    return now
 
 
 def _labels(pairs: list[str]) -> dict[str, str]:

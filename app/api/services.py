@@ -7,13 +7,15 @@ from typing import Annotated
 from celery import Celery
 from fastapi import Depends, Request
 
+from app.api.bodies import Bodies
 from app.api.limits import Limits
+from app.api.together import Together
 from app.jobs.audit import Audit
 from app.jobs.database import Database
-from app.jobs.keys import Keys
+from app.jobs.keys import Caller, Keys
 from app.jobs.quotas import Quota
 from app.jobs.sealed import Seal
-from app.jobs.store import Store
+from app.jobs.store import Glimpse, Store
 from app.queue.broker import make_celery
 from app.settings import Settings
 
@@ -31,6 +33,11 @@ class Services:
     audit: Audit
     seal: Seal
     """for callers' own Hub tokens"""
+    callers: Together[str, Caller]
+    """who is behind a key"""
+    glimpses: Together[str, Glimpse]
+    """which version a job is at"""
+    bodies: Bodies
     checks: BoundedSemaphore
     """turns for checking a request against the Hub"""
 
@@ -38,11 +45,16 @@ class Services:
 def build_services(settings: Settings) -> Services:
     """Nothing is connected yet: the first use connects."""
     database = Database(settings.database_url)
+    store = Store(database, max_attempts=settings.max_attempts, idempotency_hours=settings.idempotency_hours)
+    keys = Keys(database, secret=settings.secret, defaults=_quota(settings))
     return Services(
         settings=settings,
         database=database,
-        store=Store(database, max_attempts=settings.max_attempts, idempotency_hours=settings.idempotency_hours),
-        keys=Keys(database, secret=settings.secret, defaults=_quota(settings)),
+        store=store,
+        keys=keys,
+        callers=Together(keys.find_all),
+        glimpses=Together(store.glimpse),
+        bodies=Bodies(),
         celery=make_celery(settings, patience_seconds=3),
         limits=Limits(settings),
         audit=Audit(database, days=settings.audit_days),
@@ -55,7 +67,7 @@ def _quota(settings: Settings) -> Quota:
     return Quota(max_active=settings.max_active_jobs or None, bytes_per_day=settings.max_daily_bytes or None)
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:
     services = request.app.state.services
     assert isinstance(services, Services)
     return services

@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -79,17 +79,25 @@ class Keys:
 
     def find(self, token: str) -> Caller | None:
         """The caller behind a key that is valid now."""
-        parts = token.split("_", 2)
-        if len(parts) != 3 or parts[0] != "spear":
-            return None
-        digest, now = self._digest(token), datetime.now(UTC)
+        return self.find_all([token]).get(token)
+
+    def find_all(self, tokens: Sequence[str]) -> dict[str, Caller]:
+        """The callers behind those of the keys that are valid now, by one query."""
+        parts = {token: token.split("_", 2) for token in tokens}
+        prefixes = {token: part[1] for token, part in parts.items() if len(part) == 3 and part[0] == "spear"}
+        if not prefixes:
+            return {}
+        now = datetime.now(UTC)
         with self._database.transaction() as session:
-            row = session.scalars(select(ApiKey).where(ApiKey.prefix == parts[1])).one_or_none()
-            if row is None or not hmac.compare_digest(row.digest, digest) or not _valid(row, now=now):
-                return None
-            if row.last_used_at is None or now - row.last_used_at > _USE_STEP:
-                session.execute(update(ApiKey).where(ApiKey.id == row.id).values(last_used_at=func.now()))
-        return self._caller(row)
+            query = select(ApiKey).where(ApiKey.prefix.in_(prefixes.values()))
+            rows = {row.prefix: row for row in session.scalars(query)}
+            found = {
+                token: rows[prefix] for token, prefix in prefixes.items()
+                if prefix in rows and _valid(rows[prefix], now=now)
+                and hmac.compare_digest(rows[prefix].digest, self._digest(token))
+            }  # fmt: skip
+            _note_use(session, found.values(), now=now)
+        return {token: self._caller(row) for token, row in found.items()}
 
     def grants(self, key_id: str) -> Caller | None:
         """What the owner of a key may do now, for the worker's second look; None if nothing any more.
@@ -193,6 +201,13 @@ class Keys:
             writes=tuple(row.writes), unlimited=row.unlimited, credential=row.credential,
             requests_per_minute=row.requests_per_minute, quota=NO_QUOTA if row.unlimited else quota,
         )
+
+
+def _note_use(session: Session, rows: Iterable[ApiKey], *, now: datetime) -> None:
+    """When each was used last, to the minute."""
+    due = [row.id for row in rows if row.last_used_at is None or now - row.last_used_at > _USE_STEP]
+    if due:
+        session.execute(update(ApiKey).where(ApiKey.id.in_(due)).values(last_used_at=func.now()))
 
 
 def _valid(row: ApiKey, *, now: datetime) -> bool:

@@ -53,6 +53,16 @@ class Idempotency:
     body_digest: bytes
 
 
+@dataclass(frozen=True, kw_only=True)
+class Glimpse:
+    """What tells whether a job has changed, and whose it is."""
+
+    owner: str
+    kind: str
+    status: str
+    version: int
+
+
 class Store:
     """Jobs as their callers see them: each caller its own, an admin all."""
 
@@ -103,6 +113,15 @@ class Store:
         """One job. Raises `SpearError(not_found)`, also for another caller's job."""
         with self._database.transaction() as session:
             return _visible(session, caller, job_id, kind)
+
+    def glimpse(self, job_ids: Sequence[str]) -> dict[str, Glimpse]:
+        """Those of the jobs that there are, whosever they are."""
+        query = select(Job.id, Job.owner, Job.kind, Job.status, Job.version).where(Job.id.in_(job_ids))
+        with self._database.transaction() as session:
+            return {
+                job_id: Glimpse(owner=owner, kind=kind, status=status, version=version)
+                for job_id, owner, kind, status, version in session.execute(query)
+            }
 
     def version(self, job_id: str) -> int:
         """The row's version, for those who wait for its next change."""
