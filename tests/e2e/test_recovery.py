@@ -1,4 +1,7 @@
-"""Workers that die, jobs that are cancelled, services that stop: the job ends right, with at most one commit."""
+"""Jobs that are cancelled, workers and services that stop: the job ends right, with at most one commit.
+
+Deaths at named points are in test_crash_points.py.
+"""
 
 import os
 import signal
@@ -9,36 +12,6 @@ import pytest
 
 from tests.fixtures.models import make_checkpoint
 from tests.fixtures.service import Service, start_service, stop_service
-
-STAGES = ("resolving", "downloading", "scoring", "selecting", "merging", "verifying", "publishing")
-POINTS = [f"{stage}.begun" for stage in STAGES] + ["scoring.done", "publishing.recorded", "publishing.committed"]
-
-
-@pytest.fixture(scope="module")
-def crashing(local_hub_server, base_model, adapted_model, tmp_path_factory):
-    """A service with two workers that die once at every point: one job each, all submitted at once."""
-    account = local_hub_server.fresh_user()
-    points = ",".join(f"{point}@1:{account[0]}/{point}" for point in POINTS)
-    service = start_service(
-        local_hub_server, tmp_path_factory.mktemp("crashing"), workers=2, account=account, SPEAR_CRASH_AT=points
-    )
-    pair = service.push("base", base_model), service.push("adapted", adapted_model)
-    with service.client() as client:
-        jobs = {point: client.submit(service.recipe(*pair, point))["id"] for point in POINTS}
-    yield service, jobs
-    stop_service(service)
-
-
-@pytest.mark.parametrize("point", POINTS)
-def test_a_worker_killed_in_any_stage_costs_time_only(point, crashing):
-    service, jobs = crashing
-    job = service.wait(jobs[point], timeout=150)
-    assert (job["status"], job["attempt"]) == ("succeeded", 2), job["error"]
-    assert service.commits_of(job) == [job["result"]["commit"]]
-    end = time.monotonic() + 10  # the directory goes after the job has ended
-    while (service.home / "jobs" / job["id"]).exists():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")

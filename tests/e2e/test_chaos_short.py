@@ -1,0 +1,13 @@
+"""The storm of `make chaos` in its short form."""
+
+import pytest
+
+from tests.chaos import storm
+
+
+@pytest.mark.slow
+def test_a_short_storm(tmp_path):
+    found = storm.run(tmp_path, jobs=5, workers=3, seed=7, seconds=120)
+    assert found["held"], found["wrong"]
+    assert found["strikes"]["kill_worker"] >= 3
+    assert found["hub"]["struck"] > 0
