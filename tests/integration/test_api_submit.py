@@ -46,7 +46,7 @@ def test_no_weight_is_downloaded_before_queueing(api):
         ({"surprise": 1}, "/surprise"),
         ({"output": {"dtype": "int4"}}, "/output/dtype"),
         ({"evaluation": {"limit": 3}}, "/evaluation"),
-        ({"webhook": "https://example.org"}, "/webhook"),
+        ({"webhook": "ftp://example.org"}, "/webhook/url"),
         ({"labels": {"": "x"}}, "/labels//[key]"),
         ({"method": {"name": "spear", "policy": "aggressive", "fraction": 0.5}}, "/method"),
     ],
