@@ -110,7 +110,8 @@ def test_keys_on_the_command_line(api):
 
     def spear(*words: str) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "app.cli", "keys", *words], env=environment, capture_output=True, text=True
+            [sys.executable, "-m", "app.cli", "keys", *words], env=environment, capture_output=True, text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
@@ -350,7 +351,8 @@ def test_a_named_credential_is_used_for_its_key(api, tmp_path, admin):
         new = {"name": "n", "scopes": ["merges:write"], "reads": [other], "writes": [other]}
 
         def submit(credential: str | None):
-            made = http.post("/keys", headers={"Authorization": f"Bearer {admin}"}, json=new | {"credential": credential})
+            bearer = {"Authorization": f"Bearer {admin}"}
+            made = http.post("/keys", headers=bearer, json=new | {"credential": credential})
             key = made.json()["token"]
             return http.post("/merges", headers={"Authorization": f"Bearer {key}"}, json=recipe)
 

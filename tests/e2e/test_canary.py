@@ -1,0 +1,213 @@
+"""Canary tokens through submit, failure, retry and crash: none of them may be found anywhere afterwards."""
+
+import os
+import re
+import signal
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import psycopg
+import pytest
+from redis import Redis
+
+from app.local.hub import HubStore
+from app.local.postgres import Postgres
+from app.local.valkey import Valkey
+from tests.fixtures.service import Service, start_service, stop_service
+
+
+class Watch:
+    """Looks at every process of the service, over and over: command lines, environments, limits of core files."""
+
+    def __init__(self, root: int) -> None:
+        self.root = root
+        self.seen: dict[str, set[bytes]] = {"cmdline": set(), "environ": set()}
+        self.child_environments: set[bytes] = set()
+        self.cores: set[str] = set()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    @contextmanager
+    def looking(self):
+        self._thread.start()
+        try:
+            yield self
+        finally:
+            self._over.set()
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over.wait(0.02):
+            for pid in descendants(self.root):
+                self._look(Path(f"/proc/{pid}"))
+
+    def _look(self, place: Path) -> None:
+        try:
+            command, environment = (place / "cmdline").read_bytes(), (place / "environ").read_bytes()
+            limits = (place / "limits").read_text()
+        except OSError:
+            return
+        self.seen["cmdline"].add(command)
+        self.seen["environ"].add(environment)
+        if b"spear-worker" in command:
+            found = re.search(r"Max core file size\s+(\S+)", limits)
+            self.cores.add(found[1] if found else "?")
+        if b"spear-worker-child" in command:
+            self.child_environments.add(environment)
+
+
+def descendants(pid: int) -> list[int]:
+    found: list[int] = []
+    try:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                found += [int(child), *descendants(int(child))]
+    except OSError:
+        pass
+    return found
+
+
+def dump(service: Service) -> bytes:
+    """Every row of every table, as COPY writes them."""
+    url = Postgres(service.home / "postgres").url.replace("+psycopg", "", 1)
+    with psycopg.connect(url) as connection:
+        tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+        assert len(tables) > 8
+        parts = []
+        for (table,) in tables:
+            with connection.cursor().copy(f'COPY "{table}" TO STDOUT') as copy:
+                parts += [bytes(part) for part in copy]
+    return b"".join(parts)
+
+
+def hex_too(secret: str) -> tuple[bytes, ...]:
+    """A secret as it is, and as COPY would write it out of a binary column."""
+    return secret.encode(), secret.encode().hex().encode()
+
+
+def redis_content(service: Service) -> bytes:
+    with Redis.from_url(Valkey(service.home / "valkey").url) as redis:
+        kinds = {b"string": redis.get, b"list": lambda name: redis.lrange(name, 0, -1), b"hash": redis.hgetall,
+                 b"set": redis.smembers, b"zset": lambda name: redis.zrange(name, 0, -1)}  # fmt: skip
+        return repr([(name, kinds[redis.type(name)](name)) for name in redis.scan_iter("*")]).encode()
+
+
+def write_token(service: Service) -> str:
+    """One more token of the service's user, which the service does not know."""
+    return HubStore(service.hub.root).add_token(service.user, role="write")
+
+
+class Story:
+    """What a caller does with a Hub token of its own, and everything that it was told."""
+
+    def __init__(self, service: Service, pair: tuple[str, str]) -> None:
+        self.service, self.pair = service, pair
+        self.mine = write_token(service)
+        self.told: list[str] = []
+
+    def post(self, path: str, body: dict | None = None, token: str | None = None) -> dict:
+        headers = {"Authorization": f"Bearer {self.service.key}"} | ({"X-Hub-Token": token} if token else {})
+        for _ in range(100):
+            try:
+                answer = httpx2.post(self.service.url + path, json=body, headers=headers, timeout=30)
+                break
+            except httpx2.TransportError:  # the API is being restarted
+                time.sleep(0.2)
+        self.told.append(f"{answer.headers} {answer.text}")
+        return answer.json()
+
+    def submit(self, target: str, *, token: str | None = None) -> dict:
+        return self.post("/merges", self.service.recipe(*self.pair, target), token=token or self.mine)
+
+    def read_back(self, job_id: str) -> None:
+        with httpx2.Client(headers={"Authorization": f"Bearer {self.service.key}"}, timeout=30) as http:
+            for part in ("", "/events?limit=1000", "/report", "/scores"):
+                self.told.append(http.get(f"{self.service.url}/merges/{job_id}{part}").text)
+
+
+@pytest.fixture
+def canary(local_hub, base_model, adapted_model, tmp_path):
+    service = start_service(local_hub, tmp_path, SPEAR_LOG_LEVEL="debug")
+    pair = service.push("base", base_model), service.push("adapted", adapted_model)
+    yield Story(service, pair)
+    stop_service(service)
+
+
+def killed(service: Service) -> None:
+    """kill -9 to the worker and to the API."""
+    service.kill_workers()
+    for pid in service.children(b"\0api\0"):
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_no_secret_is_found_anywhere_afterwards(canary, tmp_path):
+    service = canary.service
+    with Watch(service.process.pid).looking() as watch:
+        good = canary.submit("good")
+        assert service.wait(good["id"])["status"] == "succeeded"
+
+        refused = canary.submit("refused", token="hf_canaryOfNobody0123456789")
+        assert refused["code"] in ("target_not_writable", "repo_access_denied")
+
+        service.hub.fault("slow", path=r"/resolve/.*safetensors$", ranged=False, times=2, delay=2)
+        other = service.hub.read_token(service.user)
+        failing = canary.submit("failing", token=canary.mine)
+        service.hub.revoke_token(canary.mine)
+        failed = service.wait(failing["id"])
+        assert failed["status"] == "failed", failed
+        canary.told.append(str(failed))
+        assert canary.post(f"/merges/{failing['id']}/retry", token=other)["code"] == "target_not_writable"
+        again = canary.post(f"/merges/{failing['id']}/retry")
+        assert service.wait(again["id"])["status"] == "succeeded"
+
+        fresh = write_token(service)
+        crashing = canary.submit("crashing", token=fresh)
+        service.wait(crashing["id"], until=lambda job: job["stage"] in ("scoring", "merging"))
+        killed(service)
+        during = dump(service)  # the sealed token is in this one
+        time.sleep(1)
+        canary.told.append(str(refused))
+        crashed = wait_through(service, crashing["id"])
+        assert (crashed["status"], crashed["attempt"]) == ("succeeded", 2)
+        for job in (good, failing, again, crashing):
+            canary.read_back(job["id"])
+    hub = service.hub.api(service.token)
+    published = b"".join(
+        Path(file).read_bytes() for name in ("good", "failing", "crashing")
+        for file in Path(hub.snapshot_download(f"{service.user}/{name}", local_dir=tmp_path / name)).rglob("*")
+        if Path(file).is_file()
+    )  # fmt: skip
+    places = {
+        "logs": service.log.read_bytes(), "database": dump(service), "database, while sealed": during,
+        "redis": redis_content(service), "answers": "".join(canary.told).encode(), "published": published,
+        "command lines": b"".join(watch.seen["cmdline"]), "environments": b"".join(watch.seen["environ"]),
+        "jobs' directories": b"".join(
+            file.read_bytes() for file in (service.home / "jobs").rglob("*.json*") if file.is_file()
+        ),
+    }  # fmt: skip
+    secrets = [service.token, canary.mine, other, fresh, "hf_canaryOfNobody0123456789", service.key,
+               (service.home / "secret").read_text().strip()]  # fmt: skip
+    assert len(set(secrets)) == 7
+    hits = [
+        (where, number) for where, content in places.items() for number, secret in enumerate(secrets)
+        if any(form in content for form in hex_too(secret))
+    ]  # fmt: skip
+    assert hits == []
+    assert all(places[where] for where in places if where != "jobs' directories")
+    assert b"sealed_tokens" not in places["logs"]
+    assert watch.child_environments
+    assert not any(b"SPEAR_" in environment or b"TOKEN" in environment for environment in watch.child_environments)
+    assert watch.cores == {"0"}
+
+
+def wait_through(service: Service, job_id: str) -> dict:
+    """As `service.wait`, while the API comes back."""
+    for _ in range(50):
+        try:
+            return service.wait(job_id, timeout=60)
+        except httpx2.TransportError:
+            time.sleep(0.2)
+    raise AssertionError("the API did not come back")
