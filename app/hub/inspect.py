@@ -213,7 +213,7 @@ def _headers(
 
 def _header(hub: Hub, pin: Pin, file: RemoteFile, *, settings: Settings) -> dict[str, TensorInfo]:
     """Two range requests: the length, then exactly the header."""
-    first = hub.read(pin.repo, pin.commit, file.path, size=LENGTH_BYTES)
+    first = hub.read(pin.repo, pin.commit, file.path, size=LENGTH_BYTES) if file.size else b""
     size = header_size(first, file=file.path, limit=settings.max_header_bytes)
     if LENGTH_BYTES + size > file.size:
         raise SpearError(Code.HEADER_INVALID, f"the header of {file.path} is longer than the file", file=file.path)
