@@ -78,7 +78,9 @@ def read_small(hub: Hub, pin: Pin, file: RemoteFile, *, settings: Settings) -> b
     limit = settings.max_small_file_bytes
     if file.size > limit:
         words = f"{file.path} has {file.size} bytes; {limit} are allowed"
-        raise SpearError(Code.LIMIT_EXCEEDED, words, file=file.path, limit="max_small_file_bytes")
+        raise SpearError(
+            Code.LIMIT_EXCEEDED, f"{pin.repo}: {words}", repo=pin.repo, file=file.path, limit="max_small_file_bytes"
+        )
     raw = hub.read(pin.repo, pin.commit, file.path, size=file.size) if file.size else b""
     check_values(raw, file=file.path, limit=settings.max_json_values)
     return raw

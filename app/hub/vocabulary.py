@@ -23,7 +23,10 @@ class Vocabulary:
 
 def parse_vocabulary(raw: bytes, *, repo: str, file: str, max_depth: int = MAX_DEPTH) -> Vocabulary:
     """The token-to-id map in a `tokenizer.json` or `vocab.json`; raises `VOCABULARY_MISMATCH` where there is none."""
-    data = parse_object(raw, code=Code.VOCABULARY_MISMATCH, file=file, max_depth=max_depth)
+    try:
+        data = parse_object(raw, code=Code.VOCABULARY_MISMATCH, file=file, max_depth=max_depth)
+    except SpearError as error:
+        raise SpearError(error.code, f"{repo}: {error.message}", **{**error.names, "repo": repo}) from None
     ids = data if file != "tokenizer.json" else _ids(data)
     if not ids or not all(type(number) is int for number in ids.values()):
         raise SpearError(Code.VOCABULARY_MISMATCH, f"{file} of {repo} holds no vocabulary", repo=repo, file=file)
