@@ -74,11 +74,11 @@ def attacks(theft: Theft):
     yield "named scores, own repos named", post("/merges", recipe(base=private, scores=victim_scoring))
     yield "retry of another's job", post(f"/merges/{victim_job}/retry")
     yield "replayed idempotency key", post("/merges", api.recipe(target=target), **{"Idempotency-Key": "shared"})
-    yield "mergekit, base", post("/merges", {"mergekit": yaml.format(theft.private, f"{theft.me}/base"), "target": target})
-    yield "mergekit, model", post("/merges", {"mergekit": yaml.format(f"{theft.me}/base", theft.private), "target": target})
-    yield "mergekit, adapter", post("/merges", {
-        "mergekit": yaml.format(f"{theft.me}/base", f"{theft.me}/base+{theft.private}"), "target": target
-    })  # fmt: skip
+    for what, base, model in (
+        ("base", theft.private, f"{theft.me}/base"), ("model", f"{theft.me}/base", theft.private),
+        ("adapter", f"{theft.me}/base", f"{theft.me}/base+{theft.private}"),
+    ):  # fmt: skip
+        yield f"mergekit, {what}", post("/merges", {"mergekit": yaml.format(base, model), "target": target})
     yield "scoring", post("/scores", scoring)
     yield "with a token of its own", post("/merges", recipe(base=private), **{"X-Hub-Token": theft.token})
     yield "with the victim's own token", post("/merges", recipe(base=private), **{"X-Hub-Token": api.token})
