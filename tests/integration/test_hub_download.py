@@ -170,6 +170,15 @@ def test_a_stop_takes_effect_within_a_second_even_on_a_stalled_body(shelf, stall
         assert (shelf.into / "model.safetensors").read_bytes() == BIG
 
 
+@pytest.mark.parametrize(("workers", "least", "most"), [(1, 1.5, 9.0), (3, 0.4, 1.4)])
+def test_files_come_side_by_side_up_to_the_cap(shelf, workers, least, most):
+    names = ["model.safetensors", "sub/notes.txt", "config.json"]
+    shelf.server.fault("slow", path="/resolve/", delay=0.5, times=None)
+    began = time.monotonic()
+    shelf.fetch(files=[shelf.pin.file(name) for name in names], workers=workers)
+    assert least < time.monotonic() - began < most + 1
+
+
 def test_two_jobs_download_a_file_once(shelf):
     places = [shelf.into.with_name(f"job{number}") for number in range(3)]
     threads = [threading.Thread(target=shelf.fetch, kwargs={"into": place}) for place in places]
