@@ -2,7 +2,8 @@
 
 Prints the seed, what was done to the service and what was found, and ends in a verdict; the exit status is 0 only if
 everything held. The parts: `storm` (many jobs under random strikes), `points` (a death at every named point), `stale`
-(paused workers wake up), `reruns` (twenty kills, the same bytes), `cancels` (in every stage).
+(paused workers wake up), `reruns` (twenty kills, the same bytes), `cancels` (in every stage), `machine` (the
+state machine of jobs).
 """
 
 import argparse
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.chaos import cancels, points, reruns, stale, storm
+from tests.chaos import cancels, machine, points, reruns, stale, storm
 
 PARTS: dict[str, Callable[[Path, argparse.Namespace], dict[str, Any]]] = {
     "storm": lambda root, given: storm.run(
@@ -26,6 +27,7 @@ PARTS: dict[str, Callable[[Path, argparse.Namespace], dict[str, Any]]] = {
     "stale": lambda root, given: stale.run(root, rounds=given.rounds, seed=given.seed),
     "reruns": lambda root, given: reruns.run(root, kills=given.kills, seed=given.seed),
     "cancels": lambda root, given: cancels.run(root, each=given.each, seed=given.seed),
+    "machine": lambda _, given: machine.run(examples=given.examples),
 }
 
 
@@ -57,16 +59,20 @@ def _commit() -> str:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], help="all, unless some are named")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all, unless some are named")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--jobs", type=int, default=500, help="that have to succeed in the storm; others are added")
     parser.add_argument("--point", action="append", default=[], help="one of the points only; may be repeated")
     parser.add_argument("--rounds", type=int, default=50, help="of stale workers")
     parser.add_argument("--kills", type=int, default=20, help="before the bytes are compared")
     parser.add_argument("--each", type=int, default=10, help="cancellations in each stage")
+    parser.add_argument("--examples", type=int, default=2_000, help="of the state machine")
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3600, help="the storm's bound")
-    return parser.parse_args()
+    given = parser.parse_args()
+    if unknown := sorted(set(given.parts) - set(PARTS)):
+        parser.error(f"unknown part {unknown[0]}")
+    return given
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ SETTINGS = {
     "SPEAR_MAX_ATTEMPTS": "1000", "SPEAR_PUBLISH_SECONDS": "40", "SPEAR_HUB_TIMEOUT_SECONDS": str(TIMEOUT_SECONDS),
     "SPEAR_CACHE_MAX_BYTES": "150000",  # so small that jobs keep downloading
 }  # fmt: skip
-AHEAD = 3  # jobs that wait for each worker: an orphan's way back is not to be the length of the queue
+AHEAD = 4  # jobs that wait for each worker: an orphan's way back is not to be the length of the queue
 
 
 def run(root: Path, *, jobs: int, workers: int, seed: int, seconds: float) -> dict[str, Any]:
