@@ -16,6 +16,7 @@ from app.hub.client import Hub
 from app.hub.commits import trailers, unmake
 from app.hub.download import Stopped
 from app.hub.publish import Published, publish, reconcile
+from app.hub.signatures import read_private, sign_manifest
 from app.jobs.leases import Lease, Leases
 from app.jobs.tables import Job
 from app.recipes import Target, parse_recipe
@@ -82,6 +83,8 @@ class Publication:
 
     def publish(self, hub: Hub, folder: Path, *, summary: dict[str, Any]) -> dict[str, Any]:
         """The result, once the commit is known to be on the target."""
+        if self._settings.signing_key_file:
+            sign_manifest(folder, key=read_private(self._settings.signing_key_file))
         total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         self._progress.begin("publishing", total=total, unit="bytes")
         self._tell_late(hub)
@@ -94,9 +97,6 @@ class Publication:
         self._crash.reach("publishing.committed")
         return self._result(published, summary=summary)
 
-    def _send(self, hub: Hub, folder: Path, *, summary: dict[str, Any], total: int) -> Published:
-        stored = 0
-
     def unmake(self, hub: Hub) -> None:
         """Remove the empty target that this job has created, if the Hub lets us: the job ends without a commit."""
         made = self._leases.created_target(self._job.id)
@@ -108,6 +108,9 @@ class Publication:
             log.warning("target.left", job=self._job.id, code=error.code)
         else:
             log.info("target.unmade", job=self._job.id, removed=removed)
+
+    def _send(self, hub: Hub, folder: Path, *, summary: dict[str, Any], total: int) -> Published:
+        stored = 0
 
         def store(count: int) -> None:
             nonlocal stored
@@ -129,10 +132,10 @@ class Publication:
                 check_lease=lambda: self._leases.check(self._lease), progress=store, stop=self._heartbeat.stopping,
                 deadline_seconds=0.8 * self._settings.publish_seconds,
                 reach=lambda name: self._crash.reach(f"publishing.{name}"),
+                made=lambda what, head: self._leases.note_target(self._lease, what=what, head=head),
             )
 
     def _record(self, parent: str, *, summary: dict[str, Any], start_clock: Callable[[], None]) -> None:
-                made=lambda what, head: self._leases.note_target(self._lease, what=what, head=head),
         """The point of no return. This process's clock begins first, so that it never ends after the row's deadline."""
         start_clock()
         with self._lock:
