@@ -1,10 +1,12 @@
 """Jobs on a terminal: progress bars on stderr, tables on stdout."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
@@ -91,12 +93,16 @@ def show_list(jobs: Sequence[Job]) -> None:
 
 def show_scores(rows: Sequence[Score]) -> None:
     """Scored tensors as a table, best score first."""
-    heads = ("score", "snr", "change", "swci", "svdr", "selected")
-    table = Table(Column("tensor", no_wrap=True), *heads, box=None, pad_edge=False)
+    heads = [Column(name, justify="right") for name in ("score", "snr", "change", "swci", "svdr")]
+    table = Table(Column("tensor", no_wrap=True), *heads, "restored", box=None, pad_edge=False)
     for row in sorted(rows, key=lambda row: (-(row["score"] or 0), row["name"])):
         figures = [_figure(row[key]) for key in ("score", "snr", "relative_change", "swci", "svdr")]
-        table.add_row(row["name"], *figures, f"t = {row['t']:g}" if row["selected"] else "")
-    out.print(table)
+        table.add_row(escape(row["name"]), *figures, f"t = {row['t']:g}" if row["selected"] else "")
+    chosen = [row for row in rows if row["selected"]]
+    whole, part = (sum(math.prod(row["shape"]) for row in some) for some in (rows, chosen))
+    wide = Measurement.get(out, out.options.update(max_width=1000), table).maximum
+    Console(width=max(out.width, wide), highlight=False).print(table)  # a figure cut short is none
+    out.print(f"would restore {len(chosen)} of {len(rows)} matrices, {part / max(whole, 1):.1%} of their parameters")
 
 
 def _figure(value: float | None) -> str:
