@@ -66,4 +66,4 @@ def _name(key: str) -> str:
 
 
 def _value(value: Attribute) -> str:
-    return escape(value) if isinstance(value, str) else number(value or 0.0)
+    return words(value) if isinstance(value, str) else number(value or 0.0)
