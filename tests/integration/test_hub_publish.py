@@ -177,7 +177,7 @@ def test_whatever_happens_to_the_answer_there_is_one_commit(desk, fault):
     assert desk.server.faults()[0]["hits"] == fault.get("times", 1)
 
 
-@pytest.mark.parametrize("path", ["/preupload/", "/objects/batch", "/lfs/", "/refs$", "/commits/main$", "/resolve/"])
+@pytest.mark.parametrize("path", ["/preupload/", "/objects/batch", "/_lfs/", "/refs$", "/commits/main$", "/resolve/"])
 def test_trouble_on_the_way_to_a_commit_is_overcome(desk, path):
     prepare(desk.hub, desk.target)
     desk.server.fault("status", path=path, status=503)
@@ -403,3 +403,31 @@ def test_a_head_that_cannot_be_read_is_not_taken_for_anything(desk):
     parent = prepare(desk.hub, desk.target)
     desk.server.fault("status", path="/refs$", status=403, times=None)
     assert refused(Code.HUB_UNAVAILABLE, lambda: reconciled(desk, parent)).names["unclear"] is True
+
+
+@pytest.mark.parametrize("path", ["/refs$", "/commits/", "/(refs$|commits/)"], ids=["refs", "commits", "both"])
+def test_a_hub_whose_branches_lag_behind_gets_one_commit(desk, path):
+    """For a while the Hub shows the branch as it was before the commit: sent again, it meets the parent's guard."""
+    prepare(desk.hub, desk.target)
+    desk.server.fault("stale", path=f"{desk.target.repo}{path}", method="GET", times=9)
+    published = desk.publish()
+    assert desk.commits() == [published.commit]
+    assert desk.server.faults()[0]["hits"] >= 2  # the first question has no older answer
+
+
+def test_a_branch_that_lags_behind_somebody_elses_commit_does_not_hide_it(desk):
+    """The head that was read is older than the branch: the guard refuses, and the job is told that the target moved."""
+    parent = prepare(desk.hub, desk.target)
+    desk.server.fault("stale", path=f"{desk.target.repo}/refs$", method="GET", times=3)
+    desk.hub.branches(desk.target.repo)
+    push(desk.api, desk.target.repo, {"theirs.txt": b"1"})
+    error = refused(Code.TARGET_MOVED, desk.publish)
+    assert error.names["parent"] == parent
+    assert desk.commits() == []
+
+
+def test_an_upload_that_is_cut_off_in_the_middle_is_begun_again(desk):
+    desk.server.fault("drop", path="/_lfs/upload", method="PUT", times=2)
+    published = desk.publish()
+    assert desk.commits() == [published.commit]
+    assert desk.server.faults()[0]["hits"] == 2
