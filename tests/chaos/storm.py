@@ -80,7 +80,7 @@ def drive(
                 workload.submit(client)
             workload.cancel_due(client)
             # a little ahead of the jobs, so that the last strikes find work to disturb
-            monkey.strike(share=min(1.0, (ended + 1) / (0.95 * workload.total)))
+            monkey.strike(share=min(1.0, (ended + 3) / (0.95 * workload.total)))
             time.sleep(0.3)
     monkey.wake_all()
 
