@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from app.api.auth import ADMINS_ONLY
 from app.api.cursors import Cursors
+from app.api.moments import Moment
 from app.api.problems import RESPONSES
 from app.api.services import Uses
 
@@ -39,7 +40,7 @@ class AuditPage(BaseModel):
 @router.get("", response_model=AuditPage, operation_id="list_audit")
 def get_audit(
     *, services: Uses, key_id: str | None = None, owner: str | None = None,
-    since: datetime | None = None, limit: Annotated[int, Query(ge=1, le=100)] = 50, cursor: str | None = None,
+    since: Moment | None = None, limit: Annotated[int, Query(ge=1, le=100)] = 50, cursor: str | None = None,
 ) -> AuditPage:
     """Every call that was to change something, the refused ones too."""
     cursors = Cursors(services.settings.secret, kind="audit")

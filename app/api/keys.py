@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.auth import ADMINS_ONLY
 from app.api.cursors import Cursors
+from app.api.moments import Moment
 from app.api.problems import RESPONSES
 from app.api.services import Services, Uses
 from app.errors import Code, SpearError
@@ -25,7 +26,7 @@ Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 class NewKey(BaseModel):
     """What a new key may. A limit that is null is that of the settings; 0 is no limit."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     name: Name
     owner: Name | None = Field(None, description="whose jobs these are; the name, if not given")
@@ -33,7 +34,7 @@ class NewKey(BaseModel):
     reads: list[Grant] = Field([], max_length=100, description="namespaces or repos that may be read")
     writes: list[Grant] = Field([], max_length=100, description="namespaces or repos that may be written")
     unlimited: bool = False
-    expires_at: datetime | None = Field(None, description="with a time zone; it must lie in the future")
+    expires_at: Moment | None = Field(None, description="with a time zone; it must lie in the future")
     credential: Name | None = Field(None, description="the Hub credential that its jobs act with")
     requests_per_minute: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
     max_active: Count | None = None
@@ -44,7 +45,7 @@ class NewKey(BaseModel):
 class Rotation(BaseModel):
     """How long the old key stays valid beside the new one."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     overlap_seconds: float = Field(86_400, ge=0, le=31_536_000)
 

@@ -30,16 +30,23 @@ Branch = Annotated[Revision, AfterValidator(_branch)]
 LabelName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 LabelValue = Annotated[str, StringConstraints(max_length=512)]
 Priority = Annotated[
-    int, Field(ge=-10, le=10, description="jobs of a higher priority start first, whosever they are; 0 is usual")
+    int,
+    Field(
+        ge=-10, le=10, strict=True,
+        description="jobs of a higher priority start first, whosever they are; 0 is usual",
+    ),
 ]
 QueueSeconds = Annotated[
     float | None,
-    Field(gt=0, le=31_536_000, description="fail with `queue_expired` if the job has not started after so long"),
+    Field(
+        gt=0, le=31_536_000, strict=True,
+        description="fail with `queue_expired` if the job has not started after so long",
+    ),
 ]
 RuntimeSeconds = Annotated[
     float | None,
     Field(
-        gt=0, le=31_536_000,
+        gt=0, le=31_536_000, strict=True,
         description="fail with `runtime_exceeded` if the job has not ended so long after its first start",
     ),
 ]
