@@ -78,6 +78,7 @@ def _spectrum(figure: Figure, one: Spectrum, *, left: float, top: float, size: t
         upper.plot(one.ranks, shown, dashes, color=colour, linewidth=1.4, label=name)
         if name != "base":
             lower.plot(one.ranks, _change(one, values), dashes, color=colour, linewidth=1.2)
+    _limit(lower, one, values=[values for values, _, _, name in lines if name != "base"])
     upper.set_yscale("log")
     if one.edge:
         upper.axhline(one.edge, color=MUTED, linewidth=0.9, linestyle="-.", label="noise edge (base)")
@@ -104,6 +105,16 @@ def _change(one: Spectrum, values: tuple[float, ...]) -> np.ndarray:
     floor = 1e-4 * max(one.base, default=0.0)
     change: np.ndarray = 100 * (np.array(values) - base) / np.where(base > floor, base, np.nan)
     return change
+
+
+def _limit(axes: Axes, one: Spectrum, *, values: list[tuple[float, ...]]) -> None:
+    """The change's axis shows all but the smallest few values, which jump because they are near zero."""
+    last = max(1, int(0.97 * len(one.ranks)))
+    known = np.concatenate([_change(one, each)[:last] for each in values])
+    known = known[np.isfinite(known)]
+    low, high = (float(min(known.min(), 0)), float(max(known.max(), 0))) if known.size else (0.0, 0.0)
+    room = 0.1 * (high - low) or 0.1
+    axes.set_ylim(low - room, high + room)
 
 
 def _sparse_log(axes: Axes, one: Spectrum) -> None:
