@@ -67,7 +67,13 @@ def submit(
     known = services.store.replayed(caller, idempotency) if idempotency else None
     if known:
         return known, True
-    checked = check(services, recipe, caller=caller)
+    try:
+        checked = check(services, recipe, caller=caller)
+    except SpearError as error:
+        twin = services.store.replayed(caller, idempotency) if idempotency and error.code is Code.TARGET_BUSY else None
+        if twin is None:
+            raise
+        return twin, True  # it was submitted while we looked, and is what keeps the target busy
     target = recipe.target if isinstance(recipe, Recipe) else None
     submission = Submission(
         kind=Kind.MERGE if target else Kind.SCORES, recipe=recipe.model_dump(mode="json"),
