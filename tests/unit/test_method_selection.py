@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.methods import Workspace
+from worker.methods import NotFiniteError, Workspace
 from worker.methods.magnitude import Selection, Trim, sample_spans
 
 
@@ -17,11 +17,11 @@ def expected(values: torch.Tensor, keep: int) -> torch.Tensor:
 
 
 def trimmed(values: torch.Tensor, keep: int, *, chunk: int = 1000, sample: torch.Tensor | None = None) -> torch.Tensor:
-    """As the merge does it: sample, guesses, histograms, then the trim."""
+    """As the merge does it: sample, surveys, then the trim."""
     selection = Selection(keep, elements=len(values), work=Workspace())
     for start, stop in sample_spans(len(values)):
         selection.probe(values[start:stop] if sample is None else sample)
-    select(selection, [(at, values[at : at + chunk]) for at in range(0, len(values), chunk)])
+    select(selection, [values[at : at + chunk] for at in range(0, len(values), chunk)])
     trim = Trim(selection, Workspace())
     result = values.clone()
     for at in range(0, len(values), chunk):
@@ -29,16 +29,16 @@ def trimmed(values: torch.Tensor, keep: int, *, chunk: int = 1000, sample: torch
     return result
 
 
-def select(selection: Selection, chunks: list[tuple[int, torch.Tensor]]) -> None:
-    while not selection.found and not selection.hopeless:
-        selection.guess()
-        for at, part in chunks:
-            selection.check(part, at)
+def select(selection: Selection, chunks: list[torch.Tensor]) -> int:
+    """Surveys until it is found, and says how many there were."""
+    selection.guess()
+    for number in range(1, 9):
+        for part in chunks:
+            selection.check(part)
         selection.conclude_check()
-    for lower in () if selection.found else (False, True):
-        for _, part in chunks:
-            selection.count(part, lower=lower)
-        selection.conclude_count(lower=lower)
+        if selection.found:
+            return number
+    raise AssertionError("never found")
 
 
 def grid(size: int, seed: int, step: float) -> torch.Tensor:
@@ -74,3 +74,36 @@ def test_all_equal_magnitudes_keep_the_first():
     values = torch.tensor([0.5, -0.5, 0.5, -0.5, 0.5])
     assert torch.equal(trimmed(values, 3, chunk=2), torch.tensor([0.5, -0.5, 0.5, 0, 0]))
     assert torch.equal(trimmed(torch.zeros(5), 3), torch.zeros(5))
+
+
+@pytest.mark.parametrize("step", [1e-6, 0.05])
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
+def test_one_survey_finds_what_was_sampled_fairly(step, share):
+    values = grid(500_000, 11, step)
+    selection = Selection(int(share * len(values)), elements=len(values), work=Workspace())
+    for start, stop in sample_spans(len(values)):
+        selection.probe(values[start:stop])
+    assert select(selection, list(values.split(100_000))) == 1
+
+
+def test_magnitudes_of_every_order_are_found():
+    values = torch.exp(torch.linspace(-80, 80, 200_001))[torch.randperm(200_001, generator=torch.manual_seed(3))]
+    assert torch.equal(trimmed(values, 123_456, chunk=50_000), expected(values, 123_456))
+
+
+def test_a_stream_is_counted_without_a_sample():
+    values = grid(20_000, 4, 0.05)
+    selection = Selection(777, elements=len(values), work=Workspace())
+    for lower in (False, True):
+        for part in values.split(3000):
+            selection.count(part, lower=lower)
+        selection.conclude_count(lower=lower)
+    assert selection.threshold == values.abs().sort(descending=True).values[776].item()
+
+
+def test_nan_and_infinity_are_noticed():
+    for bad in (float("nan"), float("inf"), -float("inf")):
+        values = grid(200_000, 6, 0.05)
+        values[150_001] = bad
+        with pytest.raises(NotFiniteError):
+            trimmed(values, 1000)

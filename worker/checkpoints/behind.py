@@ -1,5 +1,10 @@
-"""Writing behind: one thread hashes and writes finished chunks while the next ones are computed."""
+"""Writing behind: one thread hashes and writes finished chunks while the next ones are computed.
 
+Where the process may use one core only, nothing can be overlapped, and handing chunks to and fro costs up to a third of
+a cheap merge (measured): there they are written at once, in the calling thread.
+"""
+
+import os
 import queue
 import threading
 from collections.abc import Callable
@@ -20,14 +25,16 @@ Job = Callable[[], None]
 class WriteBehind:
     """Hands chunks to a `ShardedWriter` in a thread of its own, in order, through a few buffers that are used again.
 
-    A failure in the thread is raised by the next call here. Leaving the context waits for the thread.
+    A failure in the thread is raised by the next call here. Leaving the context waits for the thread. `overlap` says
+    whether there is a thread at all; by default where there is more than one core.
     """
 
-    def __init__(self, writer: ShardedWriter) -> None:
+    def __init__(self, writer: ShardedWriter, *, overlap: bool | None = None) -> None:
         self._writer = writer
+        self._overlap = len(os.sched_getaffinity(0)) > 1 if overlap is None else overlap
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._free: queue.SimpleQueue[torch.Tensor] = queue.SimpleQueue()
-        for _ in range(DEPTH):
+        for _ in range(DEPTH if self._overlap else 1):
             self._free.put(torch.empty(0, dtype=torch.uint8))
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="write-behind", daemon=True)
@@ -45,23 +52,31 @@ class WriteBehind:
     def write(self, name: str, chunk: torch.Tensor) -> None:
         """The next piece of a tensor, computed in the buffer that `buffer` gave last."""
         block = self._block
-        self._jobs.put(lambda: self._write(name, chunk, block))
+        self._do(lambda: self._write(name, chunk, block))
 
     def finish(self, name: str, *, note: str, then: Job) -> None:
         """The tensor is complete; `then` is called, in the thread, when it is recorded."""
-        self._jobs.put(lambda: self._finish(name, note, then))
+        self._do(lambda: self._finish(name, note, then))
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        if self._overlap:
+            self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._jobs.put(None)
-        self._thread.join()
+        if self._overlap:
+            self._jobs.put(None)
+            self._thread.join()
         if error is None:
             self._check()
+
+    def _do(self, job: Job) -> None:
+        if self._overlap:
+            self._jobs.put(job)
+        else:
+            job()
 
     def _write(self, name: str, chunk: torch.Tensor, block: torch.Tensor) -> None:
         try:

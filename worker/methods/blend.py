@@ -15,7 +15,7 @@ def blend(
         torch.lerp(parts[0], parts[1], coefficients[1], out=out)
         return
     total = out if out.dtype == torch.float32 else work.take("blend.total", len(out))
-    torch.mul(work.load("blend.part", parts[0]), coefficients[0], out=total)
+    total.copy_(parts[0]).mul_(coefficients[0])
     for part, coefficient in zip(parts[1:], coefficients[1:], strict=True):
         total.add_(work.load("blend.part", part), alpha=coefficient)
     if total is not out:

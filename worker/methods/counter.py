@@ -7,13 +7,19 @@ generator: word i is mix(key + (i + 1) · golden ratio). Each 64-bit word serves
 from functools import lru_cache
 from hashlib import sha256
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from worker.methods.base import Workspace
+
+Words = NDArray[np.uint64]
 
 GOLDEN = 0x9E3779B97F4A7C15
 MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 LAST_SHIFT = 31
+BLOCK = 1 << 13
+"""Words that are mixed together: 64 KiB"""
 LANES = 4
 RESOLUTION = 15
 """bits of a probability: 1/32768 is the smallest step"""
@@ -45,29 +51,30 @@ def random_bits(key: int, *, start: int, size: int, work: Workspace) -> torch.Te
 
 
 def random_words(key: int, *, start: int, size: int, work: Workspace) -> torch.Tensor:
-    """int64 of `size`: words `start` onwards of the stream `key`."""
-    words = torch.add(_weyl(size), _signed(key + (start + 1) * GOLDEN), out=work.take("words", size, torch.int64))
-    shifted = work.take("words.shifted", size, torch.int64)
-    for shift, factor in MIX:
-        _xor_shift(words, shift, shifted)
-        words.mul_(_signed(factor))
-    _xor_shift(words, LAST_SHIFT, shifted)
+    """int64 of `size`: words `start` onwards of the stream `key`.
+
+    By numpy's unsigned integers, which shift zeros in, in blocks that stay in the first two caches.
+    """
+    words = work.take("words", size, torch.int64)
+    shifted = work.take("words.shifted", BLOCK, torch.int64).numpy().view(np.uint64)
+    all_words, steps = words.numpy().view(np.uint64), _weyl(BLOCK)
+    for at in range(0, size, BLOCK):
+        block = all_words[at : at + BLOCK]
+        np.add(steps[: len(block)], np.uint64((key + (start + at + 1) * GOLDEN) % (1 << 64)), out=block)
+        _mix(block, shifted[: len(block)])
     return words
 
 
-def _xor_shift(words: torch.Tensor, shift: int, buffer: torch.Tensor) -> None:
-    torch.bitwise_right_shift(words, shift, out=buffer)
-    buffer.bitwise_and_((1 << (64 - shift)) - 1)  # torch shifts the sign in; the generator wants zeros
-    words.bitwise_xor_(buffer)
+def _mix(words: Words, buffer: Words) -> None:
+    for shift, factor in MIX:
+        np.right_shift(words, np.uint64(shift), out=buffer)
+        np.bitwise_xor(words, buffer, out=words)
+        np.multiply(words, np.uint64(factor), out=words)
+    np.right_shift(words, np.uint64(LAST_SHIFT), out=buffer)
+    np.bitwise_xor(words, buffer, out=words)
 
 
-@lru_cache(maxsize=2)
-def _weyl(size: int) -> torch.Tensor:
+@lru_cache(maxsize=1)
+def _weyl(size: int) -> Words:
     """0, 1, 2, … times the golden ratio, modulo 2^64."""
-    return torch.arange(size).mul_(_signed(GOLDEN))
-
-
-def _signed(word: int) -> int:
-    """A 64-bit word as torch's int64 has it."""
-    word %= 1 << 64
-    return word - (1 << 64) if word >= 1 << 63 else word
+    return np.arange(size, dtype=np.uint64) * np.uint64(GOLDEN)

@@ -1,14 +1,18 @@
 """The exact k-th largest magnitude of a streamed tensor, without sorting it.
 
-First a guess: the same rank in a sample. Differences of 16-bit weights lie on a coarse grid, so that the guess is often
-the very value; a survey that counts the larger and the equal entries proves it, or says by how many ranks it is off for
-the next guess. After a few wrong ones two surveys find the value by histograms of bit patterns (the bits of a positive
-float order like the float): the upper 15 bits, then the lower 16 of those that share the upper ones.
+The bits of a positive float order like the float. A sample brackets the rank: the bounds are so far apart that the
+entry lies between them but for one tensor in many thousands. One survey counts what is above the bracket and collects
+what is within, a few percent, into a histogram of bit patterns: that gives the value and how many of its equals are
+kept. Where the sample misled, or the bracket is too wide for a histogram of single patterns, another survey looks into
+the bracket that the first has left. The sample only decides how long it takes, never the result.
 """
 
-from math import isfinite
+from dataclasses import dataclass
+from math import isfinite, sqrt
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from worker.methods.base import NotFiniteError, Workspace
 
@@ -17,9 +21,15 @@ LOW = 1 << LOW_BITS
 HIGH = 1 << 15
 CLEAR_SIGN = 0x7FFFFFFF
 FIRST_NOT_FINITE = 0x7F80
-SAMPLE = 1 << 15
+LARGEST = 0x7F7FFFFF
+"""the bits of the largest finite magnitude"""
+SAMPLE = 1 << 16
 PIECE = 1 << 12
-GUESSES = 3
+CERTAIN = 4.0
+"""standard errors on either side of the sample's rank"""
+BINS = 1 << 21
+PENDING = 1 << 18
+"""entries of a bracket that are kept before they go into its histogram"""
 
 
 def sample_spans(elements: int) -> list[tuple[int, int]]:
@@ -31,26 +41,60 @@ def sample_spans(elements: int) -> list[tuple[int, int]]:
     return [(start, min(elements, start + PIECE)) for start in starts]
 
 
+@dataclass
+class Bracket:
+    """Bit patterns `low` to `high`, both included, and what a survey has counted: above them, and within by bins."""
+
+    low: int
+    high: int
+    above: int = 0
+
+    def __post_init__(self) -> None:
+        self.shift = max(0, (self.high - self.low).bit_length() - BINS.bit_length() + 1)
+        self._counts = np.zeros(((self.high - self.low) >> self.shift) + 1, dtype=np.int64)
+        self._pending: list[NDArray[np.int32]] = []
+        self._size = 0
+
+    def add(self, offsets: NDArray[np.int32]) -> None:
+        """Entries within, as patterns less `low`."""
+        self._pending.append(offsets)
+        self._size += len(offsets)
+        if self._size > PENDING:
+            self._flush()
+
+    def find(self, rank: int) -> tuple[int, int]:
+        """The bin that holds the entry of this rank, counted from the top, and the rank within it."""
+        self._flush()
+        return _find(torch.from_numpy(self._counts), rank=rank)
+
+    @property
+    def within(self) -> int:
+        return int(self._counts.sum()) + self._size
+
+    def _flush(self) -> None:
+        if self._pending:
+            offsets = np.concatenate(self._pending)
+            self._counts += np.bincount(offsets >> self.shift, minlength=len(self._counts))
+            self._pending, self._size = [], 0
+
+
 class Selection:
     """Finds, for one stream of fp32 values, the magnitude of rank `keep` (1 is the largest), exactly.
 
     When it is `found`, `threshold` is that magnitude, and `equal` the number of entries of just this magnitude that are
-    among the `keep` largest.
+    among the `keep` largest. Either by `probe`, `guess` and then `check` and `conclude_check` until it is found, or by
+    `count` and `conclude_count`, twice, where there is no sample.
     """
 
     def __init__(self, keep: int, *, elements: int, work: Workspace) -> None:
         self.threshold = 0.0
         self.equal = 0
         self.found = False
-        self.equals: dict[int, int] = {}
-        """entries equal to the threshold by the chunk's start, where they were counted"""
         self._keep = keep
         self._elements = elements
         self._work = work
         self._sample: list[torch.Tensor] = []
-        self._guesses = 0
-        self._correction = 0.0
-        self._larger = 0
+        self._bracket = Bracket(0, 0)
         self._high = 0
         self._rank = keep
         self._counts = torch.empty(0, dtype=torch.int64)
@@ -60,45 +104,53 @@ class Selection:
         self._sample.append(values.abs())
 
     def guess(self) -> None:
-        """Takes the sample's entry of the same rank for the threshold, corrected by what earlier guesses taught."""
-        if self._guesses == 0:
-            self._sample = [torch.cat(self._sample)]
-        size = len(self._sample[0])
-        rank = min(size, max(1, round((self._keep + self._correction) / self._elements * size)))
-        self.threshold = torch.kthvalue(self._sample[0], size + 1 - rank).values.item()
-        if not isfinite(self.threshold):
-            raise NotFiniteError
-        self._guesses += 1
-        self._larger = 0
-        self.equals = {}
+        """Brackets the rank by the sample. Raises `NotFiniteError`."""
+        sample = torch.cat(self._sample)
+        rank = self._keep / self._elements * len(sample)
+        apart = 0.0 if len(sample) == self._elements else CERTAIN * self._doubt(sample) * len(sample) + 1
+        self._bracket = Bracket(
+            _pattern(sample, rank + apart, beyond=0), _pattern(sample, rank - apart, beyond=LARGEST)
+        )
+        self._sample = []
 
-    def check(self, values: torch.Tensor, start: int) -> None:
-        """One chunk of the survey that proves the guess, or does not."""
-        larger, equal = split(values, self.threshold, self._work)
-        self.equals[start] = count_equal(equal, self.threshold, self._work)
-        ones = larger.sign_()
-        count = torch.dot(ones, ones).item()
-        if not isfinite(count):
+    def check(self, values: torch.Tensor) -> None:
+        """One chunk of a survey. Raises `NotFiniteError`."""
+        bracket = self._bracket
+        span = bracket.high - bracket.low
+        bits = self._work.take("bits", len(values), torch.int32).numpy()
+        mask = self._work.take("bits.mask", len(values), torch.bool).numpy()
+        np.bitwise_and(values.view(torch.int32).numpy(), np.int32(CLEAR_SIGN), out=bits)
+        if int(bits.max()) > LARGEST:
             raise NotFiniteError
-        self._larger += int(count)  # exact: below 2^24
+        np.subtract(bits, np.int32(bracket.low), out=bits)
+        bracket.above += int(np.count_nonzero(np.greater(bits, np.int32(span), out=mask)))
+        # what is below the bracket is negative, as an unsigned integer very large
+        np.less_equal(bits.view(np.uint32), np.uint32(span), out=mask)
+        bracket.add(np.compress(mask, bits))
 
     def conclude_check(self) -> None:
-        """`found` says whether the guess was right, `hopeless` that no more should be made."""
-        self.equal = self._keep - self._larger
-        equals = sum(self.equals.values())
-        self.found = 0 < self.equal <= equals
-        if self.found:
+        """The threshold is `found`, or the bracket is another for the next survey."""
+        bracket = self._bracket
+        rank = self._keep - bracket.above
+        if rank < 1:
+            self._bracket = Bracket(bracket.high + 1, LARGEST)
             return
-        off = min(0, self.equal - 1) or self.equal - equals
-        step = self._elements / len(self._sample[0])
-        self._correction += off if abs(off) > step else step * (1 if off > 0 else -1)
-        if self.hopeless:
-            self.equals = {}
+        if rank > bracket.within:
+            self._bracket = Bracket(0, bracket.low - 1)
+            return
+        place, self.equal = bracket.find(rank)
+        low = bracket.low + (place << bracket.shift)
+        self.found = bracket.shift == 0
+        self._bracket = Bracket(low, min(bracket.high, low + (1 << bracket.shift) - 1))
+        self.threshold = torch.tensor(low, dtype=torch.int32).view(torch.float32).item()
 
-    @property
-    def hopeless(self) -> bool:
-        """Whether the guesses were all wrong."""
-        return not self.found and self._guesses >= GUESSES
+    def _doubt(self, sample: torch.Tensor) -> float:
+        """The standard error of a share in the sample: of independent entries, or of spans where these differ more."""
+        share = self._keep / self._elements
+        middle = torch.kthvalue(sample, len(sample) + 1 - min(len(sample), max(1, round(share * len(sample))))).values
+        shares = torch.stack([(part > middle).double().mean() for part in self._sample])
+        spread = shares.std().item() / sqrt(len(shares)) if len(shares) > 1 else 0.0
+        return max(sqrt(share * (1 - share) / len(sample)), spread)
 
     def aim(self, keep: int) -> None:
         """Sets another rank, before the upper bits are concluded."""
@@ -136,57 +188,31 @@ class Trim:
 
     def __init__(self, selection: Selection, work: Workspace) -> None:
         self._threshold = selection.threshold
-        self._equals = selection.equals
         self._left = selection.equal
         self._work = work
 
-    def __call__(self, values: torch.Tensor, start: int) -> None:
-        """Zeroes the other entries of the stream's next chunk, in place."""
+    def __call__(self, values: torch.Tensor, start: int) -> None:  # noqa: ARG002  (chunks come in order)
+        """Zeroes the other entries of the stream's next chunk, in place. Raises `NotFiniteError`."""
         if self._threshold == 0:  # a zero is a zero, kept or not
             return
-        known = self._equals.get(start)
-        if self._left == 0:
-            shrink(values, self._threshold, out=values)
-        elif known is not None and known <= self._left:
-            shrink(values, below(self._threshold), out=values)
-            self._left -= known
-        else:
-            place, self._left = self._end_of_equals(values)
+        place = self._end_of_equals(values) if self._left else 0
+        if place:
             shrink(values[:place], below(self._threshold), out=values[:place])
+        if place < len(values):
             shrink(values[place:], self._threshold, out=values[place:])
 
-    def _end_of_equals(self, values: torch.Tensor) -> tuple[int, int]:
-        """Where the equals end that are kept, and how many are kept after this chunk; by halving."""
-        _, equal = split(values, self._threshold, self._work)
-        count = count_equal(equal, self._threshold, self._work)
+    def _end_of_equals(self, values: torch.Tensor) -> int:
+        """Where the equals end that are kept; counts them."""
+        bits = self._work.take("bits", len(values), torch.int32).numpy()
+        mask = self._work.take("bits.mask", len(values), torch.bool).numpy()
+        np.bitwise_and(values.view(torch.int32).numpy(), np.int32(CLEAR_SIGN), out=bits)
+        np.equal(bits, np.float32(self._threshold).view(np.int32), out=mask)
+        count = int(np.count_nonzero(mask))
         if count <= self._left:
-            return len(values), self._left - count
-        start, stop, left = 0, len(values), self._left
-        while stop - start > PIECE:
-            middle = (start + stop) // 2
-            count = count_equal(equal[start:middle], self._threshold, self._work)
-            start, stop, left = (middle, stop, left - count) if count < left else (start, middle, left)
-        return start + int(torch.nonzero(equal[start:stop])[left - 1]) + 1, 0
-
-
-def split(values: torch.Tensor, threshold: float, work: Workspace) -> tuple[torch.Tensor, torch.Tensor]:
-    """The entries beyond ± the threshold, and those that equal it; zero elsewhere. Two buffers."""
-    larger = shrink(values, threshold, out=work.take("larger", len(values)))
-    equal = shrink(values, below(threshold), out=work.take("equal", len(values)))
-    return larger, equal.sub_(larger)
-
-
-def count_equal(equals: torch.Tensor, threshold: float, work: Workspace) -> int:
-    """How many entries are not zero, all of them being ± the threshold: their sum tells, without comparisons.
-
-    Raises `NotFiniteError`.
-    """
-    if threshold == 0:
-        return len(equals)
-    total = torch.abs(equals, out=work.take("abs", len(equals))).sum().item()
-    if not isfinite(total):  # infinity less infinity
-        raise NotFiniteError
-    return round(total / threshold)
+            self._left -= count
+            return len(values)
+        place, self._left = int(np.flatnonzero(mask)[self._left - 1]) + 1, 0
+        return place
 
 
 def below(threshold: float) -> float:
@@ -197,6 +223,17 @@ def below(threshold: float) -> float:
 def shrink(values: torch.Tensor, limit: float, *, out: torch.Tensor) -> torch.Tensor:
     """`values` where their magnitude is beyond `limit`, else 0: one vectorised pass, where a mask takes three slow."""
     return torch.ops.aten.hardshrink.out(values, limit, out=out)  # type: ignore[no-any-return]
+
+
+def _pattern(sample: torch.Tensor, rank: float, *, beyond: int) -> int:
+    """The bits of the sample's entry of this rank from the top, rounded outwards; `beyond` where it has none."""
+    place = round(rank)
+    if not 1 <= place <= len(sample):
+        return beyond
+    value = torch.kthvalue(sample, len(sample) + 1 - place).values
+    if not isfinite(value.item()):
+        raise NotFiniteError
+    return int(value.view(torch.int32).item())
 
 
 def _find(counts: torch.Tensor, *, rank: int) -> tuple[int, int]:

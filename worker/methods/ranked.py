@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 
 from worker.methods.base import Chunk, Spec, Workspace
-from worker.methods.magnitude import GUESSES, Selection, sample_spans
+from worker.methods.magnitude import Selection, sample_spans
 from worker.methods.task_vectors import TaskVectorMethod
 
 
@@ -36,7 +36,7 @@ class RankedMethod(TaskVectorMethod):
 
     @property
     def surveys(self) -> int:
-        """One per round of guesses, two more where they were all wrong, one for norms."""
+        """One to find the thresholds, more where the sample misled, one for norms."""
         return self._selecting + super().surveys
 
     def probe(self, chunk: Chunk) -> None:
@@ -48,22 +48,16 @@ class RankedMethod(TaskVectorMethod):
             super().survey(chunk)
             return
         for selection, delta in self._deltas(chunk):
-            if self.turn < GUESSES:
-                if chunk.start == 0:
-                    selection.guess()
-                selection.check(delta, chunk.start)
-            else:
-                selection.count(delta, lower=self.turn > GUESSES)
+            if self.turn == 0 and chunk.start == 0:
+                selection.guess()
+            selection.check(delta)
 
     def conclude(self) -> None:
         if self.turn >= self._selecting:
             super().conclude()
             return
         for _, selection in self._open():
-            if self.turn < GUESSES:
-                selection.conclude_check()
-            else:
-                selection.conclude_count(lower=self.turn > GUESSES)
+            selection.conclude_check()
         if self._open():
             self._selecting = self.turn + 2
 

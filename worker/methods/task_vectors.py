@@ -133,7 +133,9 @@ class TaskVectorMethod(Method):
         mixed = torch.add(deltas[0], deltas[1], out=self.work.take("mixed", size))
         for delta in deltas[2:]:
             mixed.add_(delta)
-        if self.normalize:
+        if self.normalize and self._paired:  # halved where both count: min(a, b) > 0
+            mixed.addcmul_(mixed, torch.minimum(*deltas, out=deltas[0]).gt_(0), value=-0.5)
+        elif self.normalize:
             mixed.div_(self._divisor(deltas))
         return mixed.mul_(sign)
 
@@ -143,8 +145,15 @@ class TaskVectorMethod(Method):
         return self._factors[0] > 0 and len(set(self._factors)) == 1
 
     @property
+    def _paired(self) -> bool:
+        """Whether there are two experts of one weight: then a divisor is that weight once or twice."""
+        return len(self.weights) == 2 and self._alike and self.weights[0] == self.weights[1]
+
+    @property
     def _scale(self) -> float:
         """What is left to multiply the elected mix with."""
+        if self.normalize and self._paired:
+            return self.scale * self._factors[0] / self.weights[0]
         return self.scale * self._factors[0] if self._alike else self.scale
 
     def _divisor(self, counted: Sequence[torch.Tensor]) -> torch.Tensor:

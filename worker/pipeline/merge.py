@@ -138,7 +138,7 @@ class _Run:
         for chunk in self._chunks(operation, method):
             out = self.behind.buffer(len(chunk), dtype)
             method.merge(chunk, out)
-            if not is_finite(out, self.work):
+            if not is_finite(out):
                 raise NotFiniteError(operation.name)
             self.behind.write(operation.name, out)
 
@@ -151,7 +151,7 @@ class _Run:
                 self.checkpoints[source].read_flat(info.name, start=start, stop=stop, out=out)
             else:
                 out.copy_(self._read(source, info, start, stop))
-            if not is_finite(out, self.work):
+            if not is_finite(out):
                 self._blame(operation)
             self.behind.write(operation.name, out)
 
@@ -177,7 +177,7 @@ class _Run:
         for source in self._sources(operation):
             info = self.checkpoints[source].tensors[operation.name]
             for start, stop in _spans(info.elements, grain=1):
-                if not is_finite(self._read(source, info, start, stop), self.work):
+                if not is_finite(self._read(source, info, start, stop)):
                     repo = self.task.inputs[source].repo
                     raise SpearError(
                         Code.NONFINITE_TENSOR, f"{operation.name} of {repo} has NaN or infinite values",

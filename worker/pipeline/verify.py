@@ -119,7 +119,7 @@ class _Check:
         return VerifiedFile(name, path.stat().st_size, sha.hexdigest())
 
     def look(self, tensor: TensorInfo, piece: torch.Tensor, at: int, *, source: Checkpoint | None) -> None:
-        if not is_finite(piece.view(torch_dtype(tensor)), self.work):
+        if not is_finite(piece.view(torch_dtype(tensor))):
             _fail(f"{tensor.name} has NaN or infinite values", tensor=tensor.name, file=tensor.file)
         if source and not torch.equal(piece, self.piece(source, source.tensors[tensor.name], at, key="source")):
             _fail(f"{tensor.name} differs from its source", tensor=tensor.name, file=tensor.file)
