@@ -113,7 +113,13 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
 
 
 def _allowed(request: Request) -> list[str]:
-    """The methods of all routes with this path; the router itself tells those of one of them."""
+    """The methods of all routes with this path; the router itself tells those of one of them.
+
+    Of a path that is described as it is (`/merges/plan`), those described; `/merges/{job_id}` matches it too.
+    """
+    described = request.app.openapi()["paths"].get(request.url.path)
+    if described:
+        return sorted(method.upper() for method in described)
     scopes = [dict(request.scope) | {"method": method} for method in ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")]
     return [
         str(scope["method"]) for scope in scopes
