@@ -9,15 +9,16 @@ from torch import Tensor
 from app.errors import Code, SpearError
 from app.recipes.methods.spear import SpearParameters
 from worker.pipeline.spectra import SPLIT, Side, Spectra
-from worker.scores import Part, Row, SpectrumPair, blank_row, delta_shape, make_row, parts, squared_norms, svdr
+from worker.scores import Part, Row, SpectrumPair, blank_row, delta_shape, make_row, parts, squared_norms
 from worker.scores.curve import Curve, curve
 from worker.scores.ranking import group_of
-from worker.scores.trust import SPLIT_TOLERANCE, sampling_difference, single_is_enough, svdr_error
+from worker.scores.trust import single_is_enough, svdr_error
 from worker.spectra import SMALLEST, Precision, SpectrumKey, flops, group_shape
 
 READING = 16.0  # flops that reading, converting and differencing one entry of both models is counted as
 EXACT_AT_ONCE = 256  # short sides up to this cost so little that nothing is tried in single precision first
-SPLIT_COST = 0.25  # of a full spectrum's flops, about
+SPLIT_COST = 0.5  # of a full spectrum's flops, about
+BATCH_BYTES = 2**31  # of Gram matrices that a device other than the CPU is handed at once
 
 Way = Literal["exact", "fast"]
 
@@ -71,65 +72,70 @@ class Pair:
 
     def score(self, name: str, *, way: Way) -> Scored:
         """Raises `SpearError(nonfinite_tensor)` naming tensor and repo."""
-        spectra = Spectra(device=self.device, known=self.known)
-        pair = [side.checkpoint.read(name).to(self.device) for side in (self.base, self.adapted)]
+        spectra, every = Spectra(device=self.device, known=self.known), self.parts(name)
         curves: dict[str, Curve] = {}
-        rows = [
-            self._row(part, pair=[part.cut(tensor) for tensor in pair], spectra=spectra, way=way, curves=curves)
-            for part in self.parts(name)
-        ]
+        rows: list[Row] = []
+        for batch in batches(every, device=self.device):
+            self._prepare(batch, spectra=spectra, way=way)
+            rows += [self._row(part, spectra=spectra, way=way, curves=curves) for part in batch]
         return Scored(
             rows=rows, records=spectra.records, computed=spectra.computed, cached=spectra.cached, curves=curves,
             by_side={**spectra.counts(self.base, role="base"), **spectra.counts(self.adapted, role="adapted")},
         )  # fmt: skip
 
-    def _row(
-        self, part: Part, *, pair: list[Tensor], spectra: Spectra, way: Way, curves: dict[str, Curve]
-    ) -> Row:  # fmt: skip
+    def _prepare(self, batch: list[Part], *, spectra: Spectra, way: Way) -> None:
+        """Where a device gains by it, the first try of all spectra of a batch at once."""
+        if self.device == "cpu" or estimated(batch[0], way=way):
+            return
+        tried, sides = first_precision(batch[0]), (self.base, self.adapted)
+        every = [(side, part) for side in sides for part in batch if spectra.best(side, part, otherwise=tried) == tried]
+        spectra.prepare(every, precision=tried)
+
+    def _row(self, part: Part, *, spectra: Spectra, way: Way, curves: dict[str, Curve]) -> Row:
+        """Norms and the shape of the change first: both matrices are in memory together for these only."""
+        pair = [side.matrix(part, device=self.device) for side in (self.base, self.adapted)]
         base_square, adapted_square, delta_square = squared_norms(*pair)
         self._refuse_nonfinite(part.tensor, norms=(base_square, adapted_square))
-        found = self._split(part, pair, spectra) if way == "fast" and min(part.shape) >= SMALLEST else None
-        found = found or self._exact(part, pair, spectra, changed=delta_square > 0)
-        delta_norm = math.sqrt(delta_square)
+        delta_norm, itemsize = math.sqrt(delta_square), pair[1].element_size()
+        delta = delta_shape(*pair, delta_norm=delta_norm) if delta_norm else None
+        del pair
+        if estimated(part, way=way):
+            found = self._split(part, spectra)
+        else:
+            found = self._exact(part, spectra, changed=delta_square > 0)
         curves[part.name] = curve(found.base, found.adapted)
         return make_row(
-            blank_row(part, itemsize=pair[1].element_size()), spectra=found,
-            base_norm=math.sqrt(base_square), delta_norm=delta_norm,
-            delta=delta_shape(*pair, delta_norm=delta_norm) if delta_norm else None,
-            estimator=self.method.snr, reference=self.method.snr_reference, variant=self.method.svdr,
+            blank_row(part, itemsize=itemsize), spectra=found, base_norm=math.sqrt(base_square), delta_norm=delta_norm,
+            delta=delta, estimator=self.method.snr, reference=self.method.snr_reference, variant=self.method.svdr,
         )  # fmt: skip
 
-    def _exact(self, part: Part, pair: list[Tensor], spectra: Spectra, *, changed: bool) -> SpectrumPair:
+    def _exact(self, part: Part, spectra: Spectra, *, changed: bool) -> SpectrumPair:
         """In single precision where that is enough for this pair's scores, else in double.
 
         What the cache knows in double is taken so: the base's half then need not be computed twice over.
         """
         sides, tried = (self.base, self.adapted), first_precision(part)
         grades = [spectra.best(side, part, otherwise=tried) for side in sides]
-        base, adapted = self._values(part, pair, spectra, grades=grades)
+        base, adapted = self._values(part, spectra, grades=grades)
         precision: Precision = "single" if "single" in grades else "exact"
         if precision == "single" and changed and not single_is_enough(base, adapted, shape=part.shape):
             precision = "exact"
-            base, adapted = self._values(part, pair, spectra, grades=["exact", "exact"])
+            base, adapted = self._values(part, spectra, grades=["exact", "exact"])
         error = svdr_error(base, adapted, precision=precision) if changed else 0.0
         return SpectrumPair(base=base, adapted=adapted, precision="exact", shape=part.shape, svdr_error=error)
 
-    def _values(self, part: Part, pair: list[Tensor], spectra: Spectra, *, grades: list[Precision]) -> list[Tensor]:
-        sides = zip((self.base, self.adapted), pair, grades, strict=True)
-        return [spectra.values(side, part, matrix, precision=grade) for side, matrix, grade in sides]
+    def _values(self, part: Part, spectra: Spectra, *, grades: list[Precision]) -> list[Tensor]:
+        sides = zip((self.base, self.adapted), grades, strict=True)
+        return [spectra.values(side, part, precision=grade) for side, grade in sides]
 
-    def _split(self, part: Part, pair: list[Tensor], spectra: Spectra) -> SpectrumPair:
-        sides = zip((self.base, self.adapted), pair, strict=True)
-        base, adapted = (spectra.split(side, part, matrix) for side, matrix in sides)
-        shapes = group_shape(part.shape), group_shape(part.shape, halves=True)
-        whole, halves = (
-            svdr(*values, shape=shape, variant=self.method.svdr)
-            for values, shape in zip(zip(base, adapted, strict=True), shapes, strict=True)
+    def _split(self, part: Part, spectra: Spectra) -> SpectrumPair:
+        base, adapted = (spectra.split(side, part) for side in (self.base, self.adapted))
+        thinner = SpectrumPair(
+            base=base[1], adapted=adapted[1], precision="fast", shape=group_shape(part.shape, halves=True)
         )
         return SpectrumPair(
-            base=base[0], adapted=adapted[0], precision="fast", shape=shapes[0],
-            sampling_difference=sampling_difference(whole=whole, halves=halves),
-        )  # fmt: skip
+            base=base[0], adapted=adapted[0], precision="fast", shape=group_shape(part.shape), thinner=thinner
+        )
 
     def _refuse_nonfinite(self, name: str, *, norms: tuple[float, float]) -> None:
         for norm, side in zip(norms, (self.base, self.adapted), strict=True):
@@ -144,6 +150,21 @@ def first_precision(part: Part) -> Precision:
     return "single" if min(part.shape) > EXACT_AT_ONCE else "exact"
 
 
-def doubtful(row: Row) -> bool:
-    """Whether an estimated row is too unstable to rank by."""
-    return (row["sampling_difference"] or 0) > SPLIT_TOLERANCE
+def estimated(part: Part, *, way: Way) -> bool:
+    """Whether a matrix of this size is estimated."""
+    return way == "fast" and min(part.shape) >= SMALLEST
+
+
+def batches(every: list[Part], *, device: str) -> list[list[Part]]:
+    """Parts of one shape that follow each other: one at a time on the CPU, else as many as `BATCH_BYTES` allows.
+
+    What is counted is the fp32 Gram matrices of both models.
+    """
+    found: list[list[Part]] = []
+    for part in every:
+        most = 1 if device == "cpu" else max(1, BATCH_BYTES // (8 * min(part.shape) ** 2))
+        if found and found[-1][0].shape == part.shape and len(found[-1]) < most:
+            found[-1].append(part)
+        else:
+            found.append([part])
+    return found

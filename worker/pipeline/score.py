@@ -16,16 +16,17 @@ from app.recipes import Recipe
 from app.recipes.methods.spear import SpearParameters
 from worker.checkpoints.open import open_model
 from worker.pipeline.agreement import Agreement, agreement, known_agreement, sampled
-from worker.pipeline.pair import Pair, Way, doubtful
+from worker.pipeline.pair import Pair, Way
 from worker.pipeline.spectra import Side, load
 from worker.pipeline.spread import spread
 from worker.pipeline.task import Reporter, Task
 from worker.scores import Row, rank, wanted
 from worker.scores.curve import Curve
+from worker.scores.doubt import LEAST_AGREEMENT, judge
 from worker.scores.ranking import group_of
 
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
-DOUBTED = 1 / 3  # share of a group's estimates
+LEAST_OF_FIRST = 0.9  # expected agreement of four tensors, which are more coarsely ranked than all
 ROUNDED = 0.5  # share of the norm of Δ
 
 
@@ -89,27 +90,25 @@ def _score_all(names: list[str], *, pair: Pair, processes: int, reporter: Report
 def _score_fast(
     names: list[str], *, pair: Pair, costs: dict[str, float], outcome: Scores, collect: Callable[..., None]
 ) -> None:
-    """Estimates; exactly, and within a ranking group all of them, what cannot be estimated.
+    """Estimates; exactly, and within a ranking group all of them, where estimates would not rank them well enough.
 
-    Three tensors of each group go first: where two of them are doubtful, nobody estimates the rest for nothing.
+    Four tensors of each group go first: where these are far from it, nobody estimates the rest for nothing.
     """
     groups = {name: pair.groups(name) for name in names}
     first = _first_of_each(groups)
     collect(first, way="fast")
-    doubted = _doubtful_groups(outcome.rows, method=pair.method)
+    doubted = _doubtful_groups(outcome, method=pair.method, least=LEAST_OF_FIRST)
     collect([name for name in names if name not in first and not groups[name] & doubted], way="fast")
-    doubted |= _doubtful_groups(outcome.rows, method=pair.method)
+    doubted |= _doubtful_groups(outcome, method=pair.method, least=LEAST_AGREEMENT)
     again = [name for name in names if groups[name] & doubted]
     if again:
         outcome.warnings.append(
-            f"the fast estimate was too uncertain for some tensors; {len(again)} of {len(names)} were scored exactly"
+            f"fast estimates would not have ranked some tensors well enough; {len(again)} of {len(names)} were scored "
+            "exactly"
         )
         costs |= dict.fromkeys({row["tensor"] for row in outcome.rows}, 0.0)  # what was announced of these is done
         outcome.rows = [row for row in outcome.rows if row["tensor"] not in again]
         collect(again, way="exact")
-    left = [row for row in outcome.rows if doubtful(row)]
-    if left:
-        outcome.warnings.append(f"the fast estimate of {len(left)} tensors is uncertain, {left[0]['name']} among them")
 
 
 def _collect(
@@ -147,20 +146,27 @@ def _agreement(outcome: Scores, *, pair: Pair, processes: int, reporter: Reporte
 
 
 def _first_of_each(groups: Mapping[str, frozenset[str]]) -> list[str]:
-    """The first, the middle and the last of the tensors of the same groups."""
+    """Four tensors of the same groups, spread over them."""
     alike: dict[frozenset[str], list[str]] = {}
     for name, own in groups.items():
         alike.setdefault(own, []).append(name)
-    return sorted({each[i] for each in alike.values() for i in (0, len(each) // 2, -1)})
+    return sorted({each[i * (len(each) - 1) // 3] for each in alike.values() for i in range(4)})
 
 
-def _doubtful_groups(rows: list[Row], *, method: SpearParameters) -> frozenset[str]:
-    """The ranking groups of whose estimated rows more than a third is doubtful."""
-    estimated: dict[str, list[bool]] = {}
-    for row in rows:
-        if row["precision"] == "fast":
-            estimated.setdefault(group_of(row, ranking=method.ranking), []).append(doubtful(row))
-    return frozenset(group for group, doubts in estimated.items() if sum(doubts) > DOUBTED * len(doubts))
+def _doubtful_groups(outcome: Scores, *, method: SpearParameters, least: float) -> frozenset[str]:
+    """The ranking groups with estimates whose expected agreement is under `least`; the rows' doubts are filled in."""
+    members: dict[str, list[Row]] = {}
+    for row in outcome.rows:
+        members.setdefault(group_of(row, ranking=method.ranking), []).append(row)
+    doubted: set[str] = set()
+    outcome.rows = []
+    for group, rows in members.items():
+        if any(row["precision"] == "fast" for row in rows):
+            rows, agreement = judge(rows, weights=method.weights.model_dump())  # noqa: PLW2901
+            if agreement < least:
+                doubted.add(group)
+        outcome.rows += rows
+    return frozenset(doubted)
 
 
 def parameters(task: Task) -> SpearParameters:

@@ -1,17 +1,19 @@
 """Spectra of a pair of models: taken from the cache where it has them, computed where it has not."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from worker.checkpoints.dtypes import torch_dtype
 from worker.checkpoints.reader import Checkpoint
 from worker.pipeline.task import Input
 from worker.scores import Part
-from worker.spectra import Precision, SpectrumKey, from_record, singular_values, split_count, split_values, to_record
+from worker.spectra import Precision, SpectrumKey, from_record, many_values, split_count, split_values, to_record
 
 SPLIT = ("split", "split-halves")
 """Precisions of the two records that a split spectrum is kept in."""
@@ -29,6 +31,28 @@ class Side:
         name = f"{part.name} [{part.region}]" if part.region else part.name  # the digest does not cover config.json
         return SpectrumKey(digest=digest, tensor=name, precision=precision, device_class=device)
 
+    def matrix(self, part: Part, *, device: str) -> Tensor:
+        """The matrix as stored, read anew: it is in memory for as long as the caller holds it."""
+        stacked = len(self.checkpoint.tensors[part.tensor].shape) == 3
+        stored: Any = Experts(self.checkpoint, part.tensor) if stacked else self.checkpoint.read(part.tensor)
+        matrix: Tensor = part.cut(stored)
+        return matrix.to(device)
+
+
+@dataclass(frozen=True)
+class Experts:
+    """Stands in for a stored tensor of experts x n x m: an expert's matrix is read when it is asked for."""
+
+    checkpoint: Checkpoint
+    name: str
+
+    def __getitem__(self, expert: int) -> Tensor:
+        info = self.checkpoint.info(self.name)
+        size = info.elements // info.shape[0]
+        out = torch.empty(size, dtype=torch_dtype(info))
+        self.checkpoint.read_flat(self.name, start=expert * size, stop=(expert + 1) * size, out=out)
+        return out.reshape(info.shape[1:])
+
 
 @dataclass(kw_only=True)
 class Spectra:
@@ -42,6 +66,8 @@ class Spectra:
     records: list[dict[str, Any]] = field(default_factory=list)
     fresh: set[tuple[int, str]] = field(default_factory=set)
     recalled: set[tuple[int, str]] = field(default_factory=set)
+    made: dict[SpectrumKey, Tensor] = field(default_factory=dict)
+    """computed here, so that nothing is computed twice for one tensor"""
 
     @property
     def computed(self) -> int:
@@ -57,24 +83,36 @@ class Spectra:
         kept = sum(of == id(side) for of, _ in self.recalled - self.fresh)
         return {f"{role}_computed": fresh, f"{role}_cached": kept}
 
-    def values(self, side: Side, part: Part, matrix: Tensor, *, precision: Precision) -> Tensor:
+    def values(self, side: Side, part: Part, *, precision: Precision) -> Tensor:
         """All singular values of the matrix, from the cache if it is known there in this precision."""
+        self.prepare([(side, part)], precision=precision)
         key = side.key(part, precision=precision, device=self.device)
-        values = self._recall([key], count=min(part.shape), of=(id(side), part.name))
-        if values is None:
-            values = [self._keep(key, singular_values(matrix, precision=precision))]
-            self.fresh.add((id(side), part.name))
-        return values[0]
+        return self.made[key] if key in self.made else self.known[key]
 
-    def split(self, side: Side, part: Part, matrix: Tensor) -> list[Tensor]:
+    def prepare(self, asked: Sequence[tuple[Side, Part]], *, precision: Precision) -> None:
+        """Compute those of the spectra that are not known, of matrices of one shape, by one call of the eigensolver."""
+        keys = {side.key(part, precision=precision, device=self.device): (side, part) for side, part in asked}
+        missing = {
+            key: (side, part) for key, (side, part) in keys.items()
+            if key not in self.made and not self._recall([key], count=min(part.shape), of=(id(side), part.name))
+        }  # fmt: skip
+        if not missing:
+            return
+        matrices = (side.matrix(part, device=self.device) for side, part in missing.values())
+        found = many_values(list(matrices), precision=precision)
+        for (key, (side, part)), values in zip(missing.items(), found, strict=True):
+            self._keep(key, values, of=(id(side), part.name))
+
+    def split(self, side: Side, part: Part) -> list[Tensor]:
         """The values of the matrix's column groups, and of their halves."""
         keys = [side.key(part, precision=precision, device=self.device) for precision in SPLIT]
-        values = self._recall(keys, count=split_count(part.shape), of=(id(side), part.name))
-        if values is None:
-            fresh = split_values(matrix)
-            values = [self._keep(key, each) for key, each in zip(keys, (fresh.values, fresh.halves), strict=True)]
-            self.fresh.add((id(side), part.name))
-        return values
+        known = self._recall(keys, count=split_count(part.shape), of=(id(side), part.name))
+        if known:
+            return known
+        fresh = split_values(side.matrix(part, device=self.device))
+        for key, values in zip(keys, (fresh.values, fresh.halves), strict=True):
+            self._keep(key, values, of=(id(side), part.name))
+        return [self.made[key] for key in keys]
 
     def best(self, side: Side, part: Part, *, otherwise: Precision) -> Precision:
         """`exact` where the cache knows the matrix so, else the precision to try first."""
@@ -93,9 +131,10 @@ class Spectra:
         self.recalled.add(of)
         return found
 
-    def _keep(self, key: SpectrumKey, values: Tensor) -> Tensor:
+    def _keep(self, key: SpectrumKey, values: Tensor, *, of: tuple[int, str]) -> None:
+        self.made[key] = values
         self.records.append(to_record(key, values))
-        return values
+        self.fresh.add(of)
 
 
 def load(path: Path | None) -> dict[SpectrumKey, Tensor]:

@@ -5,11 +5,11 @@ import math
 import torch
 from torch import Tensor
 
-CHUNK = 1 << 20  # entries converted to fp64 at once
+CHUNK = 1 << 17  # entries converted to fp64 at once: what fits into a core's cache
 
 
 def squared_norms(base: Tensor, adapted: Tensor) -> tuple[float, float, float]:
-    """`(‖W_b‖², ‖W_a‖², ‖W_a - W_b‖²)`: Frobenius, entries taken to fp64 and summed in fp64 by chunks of a million.
+    """`(‖W_b‖², ‖W_a‖², ‖W_a - W_b‖²)`: Frobenius, entries taken to fp64 and summed in fp64 by chunks.
 
     Each is finite if and only if the tensors' entries are.
     """

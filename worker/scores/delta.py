@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-CHUNK = 1 << 20  # entries looked at at once
+CHUNK = 1 << 17  # entries looked at at once
 ROWS = 256  # rows differenced at once
 SKETCH = 64  # directions of the random sketch of Δ
 SIGNIFICAND = {torch.bfloat16: 7, torch.float16: 10, torch.float32: 23}  # stored bits behind the leading one
@@ -61,14 +61,21 @@ def effective_rank(values: Tensor) -> float:
 
 
 def _sample(base: Tensor, adapted: Tensor) -> Tensor:
-    """Evenly spaced rows of Δ turned tall, in fp32: at least as many as it has columns, less than twice as many."""
-    one, two = (matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T for matrix in (base, adapted))
-    step = max(1, one.shape[0] // max(1, one.shape[1]))
-    sample = torch.empty(two[::step].shape, dtype=torch.float32, device=two.device)
-    sample.copy_(two[::step])
-    for rows, other in zip(sample.split(ROWS), one[::step].split(ROWS), strict=True):  # type: ignore[no-untyped-call]
-        rows.sub_(other.float())  # by blocks: no second copy of the sample
-    return sample
+    """Evenly spaced rows of Δ turned tall, in fp32: at least as many as it has columns, less than twice as many.
+
+    Taken in the orientation that is stored, by blocks of rows: no second copy of the sample.
+    """
+    tall = base.shape[0] >= base.shape[1]
+    step = max(1, max(base.shape) // max(1, min(base.shape)))
+    picked = slice(None, None, step)
+    one, two = ((matrix[picked] if tall else matrix) for matrix in (base, adapted))
+    shape = two.shape if tall else two[:1, picked].expand(two.shape[0], -1).shape
+    sample = torch.empty(shape, dtype=torch.float32, device=two.device)
+    blocks = zip(sample.split(ROWS), one.split(ROWS), two.split(ROWS), strict=True)  # type: ignore[no-untyped-call]
+    for out, first, second in blocks:
+        change = second.to(torch.float32, copy=True).sub_(first.float())
+        out.copy_(change if tall else change[:, picked])
+    return sample if tall else sample.T
 
 
 def _sketch(tall: Tensor, *, size: int) -> Tensor:

@@ -44,10 +44,13 @@ class Row(TypedDict):
     svdr_rank: float | None
     svdr_signed: float | None
     svdr_error: float | None
-    """expected error of `svdr_drop` by rounding; null where `precision` is fast, whose error is not known"""
-    sampling_difference: float | None
-    """of fast rows: relative difference of `svdr` between column groups and their halves. It judges how stable the
-    estimate is; it is not its error, which can be several times as large"""
+    """expected error of `svdr_drop` by rounding; null where `precision` is fast"""
+    snr_thinner: float | None
+    svdr_thinner: float | None
+    """of fast rows: `snr` and `svdr` again, estimated from column groups half as wide"""
+    snr_doubt: float | None
+    svdr_doubt: float | None
+    """of fast rows: expected relative error of `snr` and `svdr`, but for what all tensors of the group share"""
     precision: str | None
     noise_edge: float | None
     noise_edge_adapted: float | None
@@ -75,8 +78,8 @@ def blank_row(part: Part, *, itemsize: int) -> Row:
         expert=part.expert, shape=list(part.shape), parameters=size, nbytes=size * itemsize,
         snr=None, swci=None, svdr=None, relative_change=None, score=None, selected=False, t=1.0,
         snr_mp_median=None, snr_spectrum=None, snr_adapted=None, svdr_drop=None, svdr_abs=None, svdr_nuclear=None,
-        svdr_rank=None, svdr_signed=None, svdr_error=None, sampling_difference=None, precision=None, noise_edge=None,
-        noise_edge_adapted=None, base_norm=None, delta_norm=None,
+        svdr_rank=None, svdr_signed=None, svdr_error=None, snr_thinner=None, svdr_thinner=None, snr_doubt=None,
+        svdr_doubt=None, precision=None, noise_edge=None, noise_edge_adapted=None, base_norm=None, delta_norm=None,
         effective_rank=None, effective_rank_adapted=None, delta_rank=None, delta_top_energy=None, rounding_share=None,
         low_rank_delta=None, infinite=[], reason="not scored",
     )  # fmt: skip
@@ -93,8 +96,16 @@ class SpectrumPair:
     precision: Literal["exact", "fast"]
     svdr_error: float | None = None
     """expected absolute error of `svdr` by rounding, of exact spectra"""
-    sampling_difference: float | None = None
-    """see `Row`, of estimated ones"""
+    thinner: "SpectrumPair | None" = None
+    """of estimated spectra: the same from column groups half as wide, which tells how far the sampling matters"""
+
+    def snr(self, *, estimator: Estimator, reference: str) -> float:
+        """The ratio of the base, the adapted matrix, or the mean of both."""
+        base, adapted = (snr(values, shape=self.shape, estimator=estimator) for values in (self.base, self.adapted))
+        return {"base": base, "adapted": adapted, "mean": (base + adapted) / 2}[reference]
+
+    def svdr(self, *, variant: Variant) -> float:
+        return svdr(self.base, self.adapted, shape=self.shape, variant=variant)
 
 
 def make_row(
@@ -107,19 +118,21 @@ def make_row(
     `reference` (base, adapted, or the mean of both); `svdr` is the chosen `variant`; all others stand beside them.
     """
     change = relative_change(base_norm=base_norm, delta_norm=delta_norm)
-    sides = (spectra.base, spectra.adapted)
-    of_base, of_adapted = (snr(values, shape=spectra.shape, estimator=estimator) for values in sides)
-    ratio = {"base": of_base, "adapted": of_adapted, "mean": (of_base + of_adapted) / 2}[reference]
-    drops = {each: svdr(*sides, shape=spectra.shape, variant=each) for each in VARIANTS}
+    ratio = spectra.snr(estimator=estimator, reference=reference)
+    drops = {each: spectra.svdr(variant=each) for each in VARIANTS}
     numbers = {
         "snr": ratio, "swci": swci(snr=ratio, relative_change=change), "svdr": drops[variant],
-        "snr_adapted": of_adapted, "relative_change": change, "base_norm": base_norm, "delta_norm": delta_norm,
+        "snr_adapted": spectra.snr(estimator=estimator, reference="adapted"),
+        "relative_change": change, "base_norm": base_norm, "delta_norm": delta_norm,
         **{f"svdr_{each}": drop for each, drop in drops.items()}, **_of_spectra(spectra),
     }  # fmt: skip
+    if spectra.thinner:
+        numbers["snr_thinner"] = spectra.thinner.snr(estimator=estimator, reference=reference)
+        numbers["svdr_thinner"] = spectra.thinner.svdr(variant=variant)
     infinite = sorted(key for key, value in numbers.items() if math.isinf(value))
     finite = {key: None if key in infinite else value for key, value in numbers.items()}
-    doubts = {"svdr_error": spectra.svdr_error, "sampling_difference": spectra.sampling_difference}
-    facts = {**finite, **doubts, **_shape(delta), "precision": spectra.precision, "infinite": infinite, "reason": ""}
+    facts = {**finite, **_shape(delta), "precision": spectra.precision, "infinite": infinite, "reason": ""}
+    facts["svdr_error"] = spectra.svdr_error
     return Row(**{**row, **facts})  # type: ignore[typeddict-item]
 
 

@@ -3,7 +3,7 @@
 from worker.spectra.mp import mp_median, noise_edge, noise_scale
 from worker.spectra.record import ALGORITHM, SpectrumKey, from_record, pack, to_record, unpack
 from worker.spectra.split import SMALLEST, Split, group_shape, split_count, split_values
-from worker.spectra.values import Precision, flops, resolution, singular_values, uncertainty
+from worker.spectra.values import Precision, flops, many_values, resolution, singular_values, uncertainty
 
 __all__ = [
     "ALGORITHM",
@@ -14,6 +14,7 @@ __all__ = [
     "flops",
     "from_record",
     "group_shape",
+    "many_values",
     "mp_median",
     "noise_edge",
     "noise_scale",

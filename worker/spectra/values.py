@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from worker.spectra.eigen import eigenvalues
 from worker.spectra.gram import DOUBLE, SINGLE, gram
 
 Precision = Literal["exact", "single"]
@@ -25,17 +26,48 @@ def singular_values(matrix: Tensor, *, precision: Precision = "exact") -> Tensor
 
     Raises `ValueError` for anything but a finite 2-D matrix, or another precision.
     """
-    if matrix.ndim != 2:
-        raise ValueError(f"a matrix has two dimensions, not {matrix.ndim}")
+    held = [matrix]
+    del matrix  # `many_values` frees it before the eigensolver, if the caller does not hold it
+    return many_values(held, precision=precision)[0]
+
+
+def many_values(matrices: list[Tensor], *, precision: Precision = "exact") -> list[Tensor]:
+    """The singular values of matrices of one shape, as `singular_values` gives them, by one call of the eigensolver.
+
+    Worth it on CUDA, where a small matrix alone leaves the device idle; memory is a Gram matrix for each. The list is
+    emptied as the matrices are used up, so that what nobody else holds is freed before the eigensolver begins.
+    """
     if precision not in GRADES:
         raise ValueError(f"there is no precision {precision!r}")
-    if matrix.numel() == 0:
-        return torch.zeros(0, dtype=torch.float64)
-    product, scale = gram(matrix, grade=GRADES[precision])
-    eigenvalues = torch.linalg.eigvalsh(product).flip(0).to(torch.float64)
-    floor = resolution(matrix.shape, sigma_1=1.0, precision=precision) ** 2 * float(eigenvalues[0])
-    resolved = torch.where(eigenvalues > floor, eigenvalues, 0.0)
-    return resolved.sqrt_().mul_(scale).cpu()
+    shape = _one_shape(matrices)
+    if 0 in shape:
+        return [torch.zeros(0, dtype=torch.float64) for _ in matrices]
+    products, scales = _products(matrices, precision=precision)
+    squares = eigenvalues(products)
+    floors = resolution(shape, sigma_1=1.0, precision=precision) ** 2 * squares[:, :1]
+    values = torch.where(squares > floors, squares, 0.0).sqrt_()
+    return [each * scale for each, scale in zip(values, scales, strict=True)]
+
+
+def _products(matrices: list[Tensor], *, precision: Precision) -> tuple[Tensor, list[float]]:
+    """The Gram matrices, k x n x n, and their scales; `matrices` is empty afterwards."""
+    found: list[Tensor] = []
+    scales: list[float] = []
+    while matrices:
+        product, scale = gram(matrices.pop(0), grade=GRADES[precision])
+        found.append(product)
+        scales.append(scale)
+    return found[0].unsqueeze(0) if len(found) == 1 else torch.stack(found), scales
+
+
+def _one_shape(matrices: list[Tensor]) -> torch.Size:
+    shapes = {matrix.shape for matrix in matrices}
+    if len(shapes) != 1:
+        raise ValueError(f"the matrices have {len(shapes)} different shapes")
+    (shape,) = shapes
+    if len(shape) != 2:
+        raise ValueError(f"a matrix has two dimensions, not {len(shape)}")
+    return shape
 
 
 def resolution(
