@@ -13,6 +13,15 @@ ROW = {
     "name": "model.layers.0.self_attn.q_proj.weight", "module_type": "q", "layer": 0, "shape": [4, 4], "snr": 1.0,
     "swci": 1.0, "svdr": 0.1, "relative_change": 0.1, "score": 0.9, "selected": True, "t": 0.5,
 }
+SPECTRA = {
+    "ranks": {"4": [1, 2, 3, 4]},
+    "tensors": {
+        ROW["name"]: {
+            "shape": [4, 4], "count": 4, "precision": "exact", "edge": 0.5, "edge_adapted": 0.5,
+            "base": [4.0, 3.0, 2.0, 1.0], "adapted": [4.0, 3.0, 2.0, 1.0],
+        },
+    },
+}
 
 
 @pytest.fixture
@@ -43,7 +52,7 @@ def prepared(api, key: str, found: dict[str, str], *, ended: bool) -> None:
             connection.exec_driver_sql("DELETE FROM documents WHERE job_id = %s", (job_id,))
             connection.exec_driver_sql("DELETE FROM deliveries WHERE job_id = %s", (job_id,))
             for name, body in (("scores", {"data": [ROW]}), ("report", {"scores": [ROW]}),
-                               ("spectra", {"tensors": {ROW["name"]: {}}})):
+                               ("spectra", SPECTRA)):
                 connection.exec_driver_sql(
                     "INSERT INTO documents VALUES (%s, %s, %s::jsonb)", (job_id, name, json.dumps(body))
                 )

@@ -20,10 +20,12 @@ SEED = os.environ.get("SCHEMATHESIS_SEED", "7")
 @pytest.mark.timeout(240 + SECONDS)
 def test_the_running_api_keeps_its_description(api, live_url, tmp_path):
     key = api.services.keys.create(
-        name="fuzz", scopes=("merges:read", "merges:write", "admin"), reads=[api.user], writes=[api.user], unlimited=True
+        name="fuzz", scopes=("merges:read", "merges:write", "admin"), reads=[api.user], writes=[api.user],
+        unlimited=True,
     )
     object.__setattr__(api.services.settings, "refusals_per_minute", 10**9)  # its calls without a key are many
-    bounds = ["--max-time", str(SECONDS)] if SECONDS else ["--max-examples", "4", "--phases", "examples,coverage,fuzzing"]
+    short = ["--max-examples", "4", "--phases", "examples,coverage,fuzzing"]
+    bounds = ["--max-time", str(SECONDS)] if SECONDS else short
     run = subprocess.run(
         [sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG), "run", f"{live_url}/openapi.json",
          "--checks", "all", "--seed", SEED, "--header", f"Authorization: Bearer {key}", "--continue-on-failure",
