@@ -73,7 +73,7 @@ def run(settings: Settings, *, port: int, workers: int, local_hub: bool, as_json
     stopping = Signals()
     held = _hold(settings.home)
     try:
-        with Supervisor() as supervisor:
+        with Supervisor(longest_delay=settings.restart_seconds) as supervisor:
             stack = Stack(settings, supervisor, stopping=stopping)
             ready = stack.start(port=_free_port(port), workers=workers, local_hub=local_hub)
             print(json.dumps(asdict(ready)) if as_json else _sentence(ready), flush=True)  # noqa: T201  (the product)

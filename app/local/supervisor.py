@@ -88,7 +88,8 @@ class _Watch:
 class Supervisor:
     """Runs in the main thread, since children die with the thread that started them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, longest_delay: float = _LONGEST_DELAY) -> None:
+        self._longest_delay = longest_delay
         self._watches: list[_Watch] = []
 
     def add(self, part: Part) -> None:
@@ -101,7 +102,7 @@ class Supervisor:
         """Restart what dies, with exponential back-off, until `until` says true."""
         while not until():
             for watch in self._watches:
-                _look_after(watch, now=time.monotonic())
+                _look_after(watch, now=time.monotonic(), longest_delay=self._longest_delay)
             time.sleep(_POLL_SECONDS)
 
     def stop(self) -> None:
@@ -120,12 +121,12 @@ class Supervisor:
         self.stop()
 
 
-def _look_after(watch: _Watch, *, now: float) -> None:
+def _look_after(watch: _Watch, *, now: float, longest_delay: float) -> None:
     if watch.part.running:
         return
     if watch.due is None:
         steady = now - watch.started > _STEADY_SECONDS
-        watch.delay = _FIRST_DELAY if steady or not watch.delay else min(2 * watch.delay, _LONGEST_DELAY)
+        watch.delay = _FIRST_DELAY if steady or not watch.delay else min(2 * watch.delay, longest_delay)
         watch.due = now + watch.delay
         log.warning("part.died", part=watch.part.name, restart_seconds=watch.delay)
     elif now >= watch.due:

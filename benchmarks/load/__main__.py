@@ -88,7 +88,7 @@ def _reads(port: int, ids: list[str], *, key: str, given: argparse.Namespace) ->
 
 def _queries(database: Database, caller: Caller, ids: list[str], given: argparse.Namespace) -> dict[str, Any]:
     """The queries of the list, the claim and the sweep, among many jobs and a deep queue."""
-    rows.add_finished(database, caller, count=given.many - given.jobs)
+    rows.add_finished(database, caller, count=given.many - given.jobs, details=False)
     rows.add_queued(database, caller, count=1_000)
     rows.analyze(database)
     store = Store(database, max_attempts=3, idempotency_hours=24)

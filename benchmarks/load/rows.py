@@ -29,17 +29,21 @@ RESULT = {"repo": "org/restored", "commit": _OID, "url": "https://hub/org/restor
           "metrics": {"parameters_selected": 1_000}}  # fmt: skip
 
 
-def add_finished(database: Database, caller: Caller, *, count: int, batch: int = 1_000) -> list[str]:
-    """So many succeeded jobs with their stages and events; their ids."""
+def add_finished(
+    database: Database, caller: Caller, *, count: int, details: bool = True, batch: int = 1_000
+) -> list[str]:
+    """So many succeeded jobs, with their stages and events if `details` are wanted; their ids."""
     ids: list[str] = []
     while len(ids) < count:
         jobs = [_job(caller, number=len(ids) + number) for number in range(min(batch, count - len(ids)))]
-        names = [job["id"] for job in jobs]
+        names = [str(job["id"]) for job in jobs]
+        ids += names
         with database.transaction() as session:
             session.execute(insert(Job), jobs)
+            if not details:
+                continue
             session.execute(insert(Stage), [_stage(name, stage) for name in names for stage in STAGES])
             session.execute(insert(Event), [_event(name, seq) for name in names for seq in range(1, 10)])
-        ids += names
     return ids
 
 

@@ -5,6 +5,7 @@ what was asked (never a token); `DELETE` forgets it. All of it exists with `--fa
 """
 
 import re
+import time
 from collections import deque
 from random import Random
 from typing import Any
@@ -77,8 +78,8 @@ class Faults:
         self._store = store
         self._rules: list[Rule] = []
         self._requests: deque[dict[str, Any]] = deque(maxlen=100_000)
-        self._answers: dict[str, list[Message]] = {}
-        """the last answers at the addresses that a `stale` rule is about"""
+        self._answers: dict[str, tuple[float, list[Message]]] = {}
+        """the last answers at the addresses that a `stale` rule is about, and when they were given"""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -90,13 +91,14 @@ class Faults:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         rule = next((rule for rule in self._rules if rule.strikes(scope)), None)
-        before = self._answers.get(_path(scope), [])
+        at, answer = self._answers.get(_path(scope), (0.0, []))
+        recent = rule is None or not rule.delay or time.monotonic() - at <= rule.delay
         if any(one.action == "stale" and one.match.meets(scope) for one in self._rules):
             send = self._remembered(scope, send)
         if rule is None:
             await self._app(scope, receive, send)
         else:
-            await Strike(rule, self._app, self._store, scope, receive, send, before).strike()
+            await Strike(rule, self._app, self._store, scope, receive, send, answer if recent else ()).strike()
 
     def _remembered(self, scope: Scope, send: Send) -> Send:
         answer: list[Message] = []
@@ -104,7 +106,7 @@ class Faults:
         async def remember(message: Message) -> None:
             answer.append(message)
             if message["type"] == "http.response.body" and not message.get("more_body"):
-                self._answers[_path(scope)] = answer
+                self._answers[_path(scope)] = time.monotonic(), answer
             await send(message)
 
         return remember
