@@ -5,7 +5,7 @@ import pytest
 from tests.chaos import points
 from worker.crash import POINTS
 
-HERE = ("merging.step", "child.done", "publishing.recorded", "publishing.sent", "settled")
+HERE = ("merging.step", "publishing.recorded", "publishing.sent", "settled")
 
 
 def test_the_matrix_covers_every_point_twice():
@@ -17,7 +17,8 @@ def test_the_matrix_covers_every_point_twice():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)  # on a machine that is busy with much else
 def test_a_death_at_a_named_point_costs_time_only(tmp_path):
-    found = points.run(tmp_path, chosen=points.cases(HERE), workers=3, seconds=150)
+    found = points.run(tmp_path, chosen=points.cases(HERE), workers=3, seconds=200)
     assert found["held"], found["wrong"]
     assert found["cases"] == 2 * len(HERE)
