@@ -1,6 +1,6 @@
 """The journal of a merge: one JSON line per finished tensor, so that a killed merge goes on where it was.
 
-A line is a claim, checked on resumption against the bytes on disk by the file's running CRC-32, and never trusted:
+A line is a claim, checked on resumption against the bytes on disk by the file's running checksum, and never trusted:
 therefore neither the journal nor the weights need an fsync to be safe, and a claim that does not hold costs only time.
 """
 
@@ -25,9 +25,9 @@ class Journal:
                 self.close()
                 raise
 
-    def record(self, name: str, *, file: str, crc: int, note: str) -> None:
-        """A tensor is finished: `crc` is the CRC-32 of the file from its first byte to the tensor's last."""
-        self._say({"tensor": name, "file": file, "crc": crc, "note": note})
+    def record(self, name: str, *, file: str, checksum: int, note: str) -> None:
+        """A tensor is finished: `checksum` is that of the file from its first byte to the tensor's last."""
+        self._say({"tensor": name, "file": file, "checksum": checksum, "note": note})
 
     def close(self) -> None:
         with suppress(OSError):  # a claim that finds no room is one that was never made
@@ -51,7 +51,7 @@ def _read(path: Path, *, plan: str) -> dict[str, dict[str, Any]]:
     entries = [entry for line in lines if (entry := _parse(line))]
     if not entries or entries[0].get("plan") != plan:
         return {}
-    return {entry["tensor"]: entry for entry in entries[1:] if {"tensor", "file", "crc", "note"} <= set(entry)}
+    return {entry["tensor"]: entry for entry in entries[1:] if {"tensor", "file", "checksum", "note"} <= set(entry)}
 
 
 def _parse(line: str) -> dict[str, Any]:

@@ -5,14 +5,15 @@ back, and renamed when all are complete; the index comes last. See docs/decision
 """
 
 import os
-import zlib
 from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from app.errors import SpearError
+from worker.checkpoints.checksum import Checksum
 from worker.checkpoints.disk import disk_full_named
 from worker.checkpoints.journal import Journal
 from worker.checkpoints.layout import METADATA, Shard, Wanted, index_text, lay_out
@@ -24,11 +25,11 @@ READ_BACK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class WrittenFile:
-    """One finished file; `crc32` was computed from the bytes as they were written."""
+    """One finished file; `checksum` was computed from the bytes as they were written."""
 
     name: str
     nbytes: int
-    crc32: int
+    checksum: int
 
 
 class ShardedWriter:
@@ -46,7 +47,7 @@ class ShardedWriter:
         self.shards = lay_out(tensors, max_shard_bytes=max_shard_bytes, metadata=metadata)
         self.finished: dict[str, str] = {}
         self._output = output
-        self._crcs = dict.fromkeys((shard.file for shard in self.shards), 0)
+        self._sums = {shard.file: Checksum() for shard in self.shards}
         self._handles: dict[str, int] = {}
         self._places = {tensor.name: tensor for shard in self.shards for tensor in shard.tensors}
         try:
@@ -76,7 +77,7 @@ class ShardedWriter:
             written = 0
             while written < len(data):
                 written += os.write(self._handles[file], data[written:])
-        self._crcs[file] = zlib.crc32(data, self._crcs[file])
+        self._sums[file].update(data)
 
     def finish(self, name: str, *, note: str = "") -> None:
         """The tensor is complete: `note` is given back in `finished` when the merge resumes."""
@@ -86,7 +87,7 @@ class ShardedWriter:
             raise ValueError(f"{name}: written up to byte {at}, expected {place.offset + place.nbytes}")
         self.finished[name] = note
         with disk_full_named(self._journal.path.name):
-            self._journal.record(name, file=place.file, crc=self._crcs[place.file], note=note)
+            self._journal.record(name, file=place.file, checksum=self._sums[place.file].value, note=note)
 
     def complete(self) -> tuple[WrittenFile, ...]:
         """Gives all files their names and writes the index. The journal stays: a rerun finds all done."""
@@ -100,7 +101,7 @@ class ShardedWriter:
             with disk_full_named(INDEX):
                 (self._output / INDEX).write_text(index_text(self.shards))
         self._journal.close()
-        return tuple(WrittenFile(shard.file, shard.size, self._crcs[shard.file]) for shard in self.shards)
+        return tuple(WrittenFile(shard.file, shard.size, self._sums[shard.file].value) for shard in self.shards)
 
     def discard(self) -> None:
         """Removes everything that this writer, or an earlier one for the same output, has left."""
@@ -143,15 +144,18 @@ class ShardedWriter:
         """Reads back what is claimed to be finished; stops at the first claim that does not hold."""
         handle = self._handles[shard.file]
         os.pwrite(handle, shard.head, 0)
-        crc, at = zlib.crc32(shard.head), len(shard.head)
+        known, at = Checksum(), len(shard.head)
+        known.update(shard.head)
         for tensor in shard.tensors:
             claim = self._journal.entries.get(tensor.name)
-            found = _crc_of(handle, start=at, stop=at + tensor.nbytes, crc=crc) if claim else None
-            if claim is None or claim["crc"] != found or claim["file"] != shard.file:
+            if claim is None or claim["file"] != shard.file:
+                break
+            found = _read_back(handle, start=at, stop=at + tensor.nbytes, before=known)
+            if claim["checksum"] != found.value:
                 break
             self.finished[tensor.name] = claim["note"]
-            crc, at = claim["crc"], at + tensor.nbytes
-        self._crcs[shard.file] = crc
+            known, at = found, at + tensor.nbytes
+        self._sums[shard.file] = known
         os.lseek(handle, at, os.SEEK_SET)
 
     def _close(self) -> None:
@@ -159,12 +163,13 @@ class ShardedWriter:
             os.close(self._handles.popitem()[1])
 
 
-def _crc_of(handle: int, *, start: int, stop: int, crc: int) -> int:
-    buffer = memoryview(bytearray(READ_BACK_BYTES))
+def _read_back(handle: int, *, start: int, stop: int, before: Checksum) -> Checksum:
+    found, buffer = copy(before), memoryview(bytearray(READ_BACK_BYTES))
     while start < stop:
         got = os.preadv(handle, [buffer[: stop - start]], start)
-        crc, start = zlib.crc32(buffer[:got], crc), start + got
-    return crc
+        found.update(buffer[:got])
+        start += got
+    return found
 
 
 def _remove_weights(output: Path) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import time
-import zlib
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import torch
 
 from app.errors import Code, SpearError
 from app.hub.headers import TensorInfo
+from worker.checkpoints.checksum import Checksum
 from worker.checkpoints.dtypes import torch_dtype
 from worker.checkpoints.finite import is_finite
 from worker.checkpoints.reader import Checkpoint, memory
@@ -51,8 +51,9 @@ def verify(
     """Re-reads the output and holds it against the plan; `files` has the weights' files with their SHA-256.
 
     A tensor reported as a copy (`copied_adapted`, `copied_base`, `carried_over`) must be its source's bytes; with
-    `decisions`, every tensor that they leave out (or put at 1) must be the adapted model's. The files' running CRC-32
-    must be the one that was computed while writing. Raises `SpearError(VERIFICATION_FAILED)` naming file and tensor.
+    `decisions`, every tensor that they leave out (or put at 1) must be the adapted model's. The files' running
+    checksum must be the one that was computed while writing. Raises `SpearError(VERIFICATION_FAILED)` naming file and
+    tensor.
     """
     began = time.monotonic()
     with ExitStack() as stack:
@@ -64,7 +65,7 @@ def verify(
         files = []
         done = 0
         for file in result.files:
-            files.append(check.file(file.name, crc=file.crc32))
+            files.append(check.file(file.name, checksum=file.checksum))
             done += file.nbytes
             reporter.step(done=done, name=file.name)
     return Verification(
@@ -98,23 +99,24 @@ class _Check:
             if found.dtype != wanted:
                 _fail(f"{name} is stored as {found.dtype}, not {wanted}", tensor=name, file=found.file)
 
-    def file(self, name: str, *, crc: int) -> VerifiedFile:
-        """One pass over a file, in the order of its bytes: digest, CRC, finiteness, comparison with the source."""
+    def file(self, name: str, *, checksum: int) -> VerifiedFile:
+        """One pass over a file, in the order of its bytes: digest, checksum, finiteness, comparison with the source."""
         path = self.task.output / name
         tensors = [tensor for tensor in self.output.tensors.values() if tensor.file == name]
         start = min(tensor.offset for tensor in tensors)
         with path.open("rb") as stream:
             head = stream.read(start)
-        sha, running = hashlib.sha256(head), zlib.crc32(head)
+        sha, running = hashlib.sha256(head), Checksum()
+        running.update(head)
         for tensor in tensors:  # in the order in which they lie in the file
             source = self.source(tensor)
             for at in range(0, tensor.nbytes, PIECE):
                 piece = self.piece(self.output, tensor, at, key="output")
                 sha.update(memory(piece))
-                running = zlib.crc32(memory(piece), running)
+                running.update(memory(piece))
                 self.look(tensor, piece, at, source=source)
             self.identical += source is not None
-        if running != crc:
+        if running.value != checksum:
             _fail(f"{name} on disk is not what was written", file=name)
         return VerifiedFile(name, path.stat().st_size, sha.hexdigest())
 
