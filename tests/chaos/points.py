@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from app.client import Client
-from app.hub.client import READ_ATTEMPTS
 from tests.chaos.audit import Audit
 from tests.chaos.verdict import judge
 from tests.chaos.workload import Wish, push_models, tidy
@@ -26,6 +25,8 @@ SETTINGS = {
 }  # fmt: skip  # a dead publisher's deadline is over when its lease is: what it did is known at once
 ATTEMPTS = int(SETTINGS["SPEAR_MAX_ATTEMPTS"])
 START = "claim.written"
+READS = 3
+"""how often a question to the Hub is asked before it fails an attempt"""
 _SCORED = ("scoring.", "selecting.", "spectra.")
 _AFTER = ("settled", "workspace.removed")
 """reached when the row has ended: no attempt follows"""
@@ -125,7 +126,7 @@ def _run(service: Service, root: Path, *, chosen: Sequence[Case], seconds: float
 def _hinder(service: Service, case: Case) -> None:
     """What has to go wrong at the Hub for the point to be reached."""
     if case.point == "requeued":
-        tries = READ_ATTEMPTS * len(case.deaths)
+        tries = READS * len(case.deaths)
         service.hub.fault("status", path=f"/{case.target}/refs$", status=503, times=tries)
     elif case.point == "cancel.seen":
         service.hub.fault("slow", path=f"/{case.target}/preupload/", method="POST", delay=30, times=None)
