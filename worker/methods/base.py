@@ -68,7 +68,7 @@ class Workspace:
     def take(self, key: str, elements: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """An uninitialised 1-D tensor of so many elements; the same key gives the same memory again."""
         block = self._blocks.get((key, dtype))
-        if block is None or len(block) < elements:
+        if block is None or block.numel() < elements:
             block = torch.empty(max(elements, min(CHUNK, self._keep)), dtype=dtype)
             if elements <= self._keep:  # what a single huge tensor needs is not held for ever
                 self._blocks[key, dtype] = block
@@ -76,7 +76,7 @@ class Workspace:
 
     def load(self, key: str, stored: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """A copy of `stored` in another dtype, in the buffer `key`."""
-        return self.take(key, len(stored), dtype).copy_(stored)
+        return self.take(key, stored.numel(), dtype).copy_(stored)
 
 
 class NotFiniteError(ArithmeticError):
