@@ -11,6 +11,7 @@ from torch import Tensor
 
 from worker.checkpoints.dtypes import torch_dtype
 from worker.checkpoints.reader import Checkpoint
+from worker.pipeline.memory import free_matrices_at_once
 from worker.pipeline.task import Input
 from worker.scores import Part
 from worker.spectra import Precision, SpectrumKey, from_record, many_values, split_count, split_values, to_record
@@ -33,6 +34,7 @@ class Side:
 
     def matrix(self, part: Part, *, device: str) -> Tensor:
         """The matrix as stored, read anew: it is in memory for as long as the caller holds it."""
+        free_matrices_at_once()
         stacked = len(self.checkpoint.tensors[part.tensor].shape) == 3
         stored: Any = Experts(self.checkpoint, part.tensor) if stacked else self.checkpoint.read(part.tensor)
         matrix: Tensor = part.cut(stored)
