@@ -36,8 +36,6 @@ def main() -> None:
     share = found["get, 304"]["per_second"] / found["bare"]["per_second"]
     share_200 = found["get, 200"]["per_second"] / found["bare"]["per_second"]
     spread = found["list"]["p95_ms"] / found["list"]["p50_ms"]
-    for name, figures in found.items():
-        print(f"{name:42} {json.dumps(figures)}")
     held = min(share, share_200) >= SHARE and spread <= SPREAD
     print(f"of the bare route: {share:.2f} (304), {share_200:.2f} (200); the list's p95 is {spread:.1f} times its p50")
     print(f"verdict: {'held' if held else 'below the marks'}")
@@ -67,11 +65,17 @@ def _measure(home: Path, database_url: str, redis_url: str, given: argparse.Name
     with servers.bare(home) as port:
         after = servers.load(port, [_get("/bare/x")] * given.pollers, seconds=given.seconds)
     found = {"bare": max(before, after, key=lambda one: float(str(one["per_second"])))} | found
+    _tell(found)
     if not given.reads_only:
-        found |= submissions(home, names, keys=keys, seconds=given.seconds)
-        found |= _queries(database, caller, ids, given)
+        _tell(_queries(database, caller, ids, given))
+        _tell(submissions(home, names, keys=keys, seconds=given.seconds))
     database.close()
     return found
+
+
+def _tell(found: dict[str, Any]) -> None:
+    for name, figures in found.items():
+        print(f"{name:42} {json.dumps(figures)}", flush=True)
 
 
 def _reads(port: int, ids: list[str], *, key: str, given: argparse.Namespace) -> dict[str, Any]:
