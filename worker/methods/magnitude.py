@@ -28,8 +28,8 @@ PIECE = 1 << 12
 CERTAIN = 4.0
 """standard errors on either side of the sample's rank"""
 BINS = 1 << 21
-PENDING = 1 << 18
-"""entries of a bracket that are kept before they go into its histogram"""
+PENDING = 1 << 21
+"""entries of a bracket that are kept before they go into a histogram: 8 MiB"""
 
 
 def sample_spans(elements: int) -> list[tuple[int, int]]:
@@ -43,38 +43,47 @@ def sample_spans(elements: int) -> list[tuple[int, int]]:
 
 @dataclass
 class Bracket:
-    """Bit patterns `low` to `high`, both included, and what a survey has counted: above them, and within by bins."""
+    """Bit patterns `low` to `high`, both included, and what a survey has found: how many above them, and which within.
+
+    What is within is kept; where it becomes too much, it is counted in bins, of more than one pattern if there must be.
+    """
 
     low: int
     high: int
     above: int = 0
 
     def __post_init__(self) -> None:
-        self.shift = max(0, (self.high - self.low).bit_length() - BINS.bit_length() + 1)
-        self._counts = np.zeros(((self.high - self.low) >> self.shift) + 1, dtype=np.int64)
+        self._shift = max(0, (self.high - self.low).bit_length() - BINS.bit_length() + 1)
+        self._counts: NDArray[np.int64] | None = None
         self._pending: list[NDArray[np.int32]] = []
         self._size = 0
+        self.within = 0
 
     def add(self, offsets: NDArray[np.int32]) -> None:
         """Entries within, as patterns less `low`."""
         self._pending.append(offsets)
         self._size += len(offsets)
+        self.within += len(offsets)
         if self._size > PENDING:
             self._flush()
 
-    def find(self, rank: int) -> tuple[int, int]:
-        """The bin that holds the entry of this rank, counted from the top, and the rank within it."""
+    def find(self, rank: int) -> tuple[int, int, int]:
+        """The first and the last pattern between which the entry of this rank is, and its rank among these."""
+        if self._counts is None:
+            offsets = np.concatenate(self._pending)
+            place = int(np.partition(offsets, len(offsets) - rank)[len(offsets) - rank])
+            return self.low + place, self.low + place, rank - int(np.count_nonzero(offsets > place))
         self._flush()
-        return _find(torch.from_numpy(self._counts), rank=rank)
-
-    @property
-    def within(self) -> int:
-        return int(self._counts.sum()) + self._size
+        place, left = _find(torch.from_numpy(self._counts), rank=rank)
+        low = self.low + (place << self._shift)
+        return low, min(self.high, low + (1 << self._shift) - 1), left
 
     def _flush(self) -> None:
+        if self._counts is None:
+            self._counts = np.zeros(((self.high - self.low) >> self._shift) + 1, dtype=np.int64)
         if self._pending:
             offsets = np.concatenate(self._pending)
-            self._counts += np.bincount(offsets >> self.shift, minlength=len(self._counts))
+            self._counts += np.bincount(offsets >> self._shift, minlength=len(self._counts))
             self._pending, self._size = [], 0
 
 
@@ -138,10 +147,9 @@ class Selection:
         if rank > bracket.within:
             self._bracket = Bracket(0, bracket.low - 1)
             return
-        place, self.equal = bracket.find(rank)
-        low = bracket.low + (place << bracket.shift)
-        self.found = bracket.shift == 0
-        self._bracket = Bracket(low, min(bracket.high, low + (1 << bracket.shift) - 1))
+        low, high, self.equal = bracket.find(rank)
+        self.found = low == high
+        self._bracket = Bracket(low, high)
         self.threshold = torch.tensor(low, dtype=torch.int32).view(torch.float32).item()
 
     def _doubt(self, sample: torch.Tensor) -> float:
