@@ -16,7 +16,7 @@ import torch
 from worker.scores.ranking import changed
 from worker.scores.rows import Row
 
-LEAST_AGREEMENT = 0.985
+LEAST_AGREEMENT = 0.955
 """Least expected rank correlation of estimated with exact scores in a group. The expectation is cautious."""
 CAUTION = 1.5  # times the scatter between an estimate and its thinner one: see above
 PRIOR, PRIOR_COUNT = 0.1, 2  # a scatter seen twice before anything is: two tensors alone say little about it
