@@ -114,7 +114,9 @@ class Selection:
 
     def guess(self) -> None:
         """Brackets the rank by the sample. Raises `NotFiniteError`."""
-        sample = torch.cat(self._sample)
+        sample = torch.from_numpy(np.sort(torch.cat(self._sample).numpy()))  # numpy sorts with wide vectors; NaN last
+        if not isfinite(sample[-1].item()):
+            raise NotFiniteError
         rank = self._keep / self._elements * len(sample)
         apart = 0.0 if len(sample) == self._elements else CERTAIN * self._doubt(sample) * len(sample) + 1
         self._bracket = Bracket(
@@ -155,7 +157,7 @@ class Selection:
     def _doubt(self, sample: torch.Tensor) -> float:
         """The standard error of a share in the sample: of independent entries, or of spans where these differ more."""
         share = self._keep / self._elements
-        middle = torch.kthvalue(sample, len(sample) + 1 - min(len(sample), max(1, round(share * len(sample))))).values
+        middle = sample[len(sample) - min(len(sample), max(1, round(share * len(sample))))]
         shares = torch.stack([(part > middle).double().mean() for part in self._sample])
         spread = shares.std().item() / sqrt(len(shares)) if len(shares) > 1 else 0.0
         return max(sqrt(share * (1 - share) / len(sample)), spread)
@@ -234,14 +236,11 @@ def shrink(values: torch.Tensor, limit: float, *, out: torch.Tensor) -> torch.Te
 
 
 def _pattern(sample: torch.Tensor, rank: float, *, beyond: int) -> int:
-    """The bits of the sample's entry of this rank from the top, rounded outwards; `beyond` where it has none."""
+    """The bits of the sorted sample's entry of this rank from the top; `beyond` where it has none."""
     place = round(rank)
     if not 1 <= place <= len(sample):
         return beyond
-    value = torch.kthvalue(sample, len(sample) + 1 - place).values
-    if not isfinite(value.item()):
-        raise NotFiniteError
-    return int(value.view(torch.int32).item())
+    return int(sample[len(sample) - place].view(torch.int32).item())
 
 
 def _find(counts: torch.Tensor, *, rank: int) -> tuple[int, int]:
