@@ -13,7 +13,7 @@ import structlog
 
 from app.errors import Code, SpearError
 from app.hub.client import Hub
-from app.hub.commits import trailers, unmake
+from app.hub.commits import trailers
 from app.hub.download import Stopped
 from app.hub.publish import Published, publish, reconcile
 from app.hub.signatures import read_private, sign_manifest
@@ -96,18 +96,6 @@ class Publication:
             published = self._judge(hub, error)
         self._crash.reach("publishing.committed")
         return self._result(published, summary=summary)
-
-    def unmake(self, hub: Hub) -> None:
-        """Remove the empty target that this job has created, if the Hub lets us: the job ends without a commit."""
-        made = self._leases.created_target(self._job.id)
-        if made is None:
-            return
-        try:
-            removed = unmake(hub, self._target, what=made["what"], head=made["head"])
-        except SpearError as error:
-            log.warning("target.left", job=self._job.id, code=error.code)
-        else:
-            log.info("target.unmade", job=self._job.id, removed=removed)
 
     def _send(self, hub: Hub, folder: Path, *, summary: dict[str, Any], total: int) -> Published:
         stored = 0

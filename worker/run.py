@@ -79,12 +79,6 @@ class Run:
             return {"repo": None, "commit": None, "url": None} | summary
         return self.publication.publish(hubs.publisher, self.workspace.output, summary=summary)
 
-    def leave_no_trace(self) -> None:
-        """Before the job ends without a result: nothing of it stays on the Hub."""
-        if self.job.target_repo and self.leases.created_target(self.job.id):
-            with self._connected() as hubs:
-                self.publication.unmake(hubs.publisher)
-
     def _connected(self) -> AbstractContextManager[Hubs]:
         """The Hub as the job's own credential sees it: the caller's token that came with it, else its key's."""
         name = Keys(self.database, secret=b"").credential(self.job.key_id)

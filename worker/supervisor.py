@@ -170,21 +170,11 @@ class _Attempt:
         self._crash.reach("requeued")
 
     def _end(self, status: Status, **values: Any) -> None:
-        if status is not Status.SUCCEEDED:
-            self._leave_no_trace()
         self._patiently(lambda: self._leases.settle(self._lease, status, **values))
         self._crash.reach("settled")
         self._workspace.remove()
         self._crash.reach("workspace.removed")
         log.info("job.ended", job=self._job.id, status=status)
-
-    def _leave_no_trace(self) -> None:
-        """While the target is still this job's: nobody else publishes there."""
-        try:
-            self._leases.check(self._lease)
-            self._run.leave_no_trace()
-        except (SpearError, *DatabaseAway) as error:
-            log.warning("target.left", job=self._job.id, error=type(error).__name__)
 
     def _view(self, error: SpearError) -> dict[str, Any]:
         kind = KINDS[error.code]

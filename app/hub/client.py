@@ -122,8 +122,8 @@ class Hub:
             for item in page:
                 yield item["id"], f"{item['title']}\n\n{item['message']}"
 
-    def create_repo(self, repo: str, *, private: bool) -> None:
-        """Creates the repository; one that exists stays as it is.
+    def create_repo(self, repo: str, *, private: bool) -> bool:
+        """Creates the repository; one that exists stays as it is. Whether the Hub said that it made it now.
 
         The client's own method asks again without end while another creation is under way, hence this one.
         """
@@ -131,20 +131,14 @@ class Hub:
         body = {"name": name, "organization": owner, "type": "model", "visibility": "private" if private else "public"}
         with self.calling(repo=repo):
             reply = get_session().post(f"{self.endpoint}/api/repos/create", headers=self._headers, json=body)
-            if reply.status_code != 409 or "conflicting operation" in reply.text:
-                hf_raise_for_status(reply)
+            if reply.status_code == 409 and "conflicting operation" not in reply.text:
+                return False
+            hf_raise_for_status(reply)
+        return True
 
     def create_branch(self, repo: str, branch: str, *, start: str) -> None:
         with self.calling(repo=repo, revision=branch):
             self.api.create_branch(repo, branch=branch, revision=start, exist_ok=True)
-
-    def delete_repo(self, repo: str) -> None:
-        with self.calling(repo=repo):
-            self.api.delete_repo(repo, missing_ok=True)
-
-    def delete_branch(self, repo: str, branch: str) -> None:
-        with self.calling(repo=repo, revision=branch):
-            self.api.delete_branch(repo, branch=branch)
 
     def upload(self, repo: str, branch: str, additions: list[CommitOperationAdd]) -> None:
         """Stores the files' content, without a commit; content that is there already is not sent. Can be repeated."""

@@ -46,7 +46,9 @@ class Published:
 def prepare(hub: Hub, target: Target, *, made: Callable[[str, str], None] = lambda _what, _head: None) -> str:
     """The oid of the target branch's head; repository and branch are created where they are missing.
 
-    `made` is told what was created, "repository" or "branch", and at which head.
+    `made` is told what was created, "repository" or "branch", and at which head. Nothing of it is ever removed again:
+    who asks for a branch's head before he deletes cannot know what somebody else puts there in between, or has put
+    there and an older copy of the Hub does not show.
     """
     what = ""
     try:
@@ -54,8 +56,9 @@ def prepare(hub: Hub, target: Target, *, made: Callable[[str, str], None] = lamb
     except SpearError as error:
         if error.code is not Code.REPO_NOT_FOUND:
             raise
-        hub.create_repo(target.repo, private=target.private)
-        branches, what = _branches(hub, target, wanted="main"), "repository"
+        # one that is there all the same was hidden by an older copy, or made by somebody else just now
+        what = "repository" if hub.create_repo(target.repo, private=target.private) else ""
+        branches = _branches(hub, target, wanted="main")
     if target.branch not in branches:
         start = branches.get("main") or next(iter(branches.values()), None)
         if start is None:
@@ -65,18 +68,6 @@ def prepare(hub: Hub, target: Target, *, made: Callable[[str, str], None] = lamb
     if what:
         made(what, branches[target.branch])
     return branches[target.branch]
-
-
-def unmake(hub: Hub, target: Target, *, what: str, head: str) -> bool:
-    """Remove what `prepare` has created, if nothing was committed there since; whether it was removed."""
-    branches = hub.branches(target.repo)
-    if what == "repository" and set(branches.values()) == {head}:
-        hub.delete_repo(target.repo)
-    elif what == "branch" and branches.get(target.branch) == head:
-        hub.delete_branch(target.repo, target.branch)
-    else:
-        return False
-    return True
 
 
 def find_commit(hub: Hub, target: Target, job_id: str, *, since: str | None = None) -> str | None:

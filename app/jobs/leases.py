@@ -155,12 +155,6 @@ class Leases:
         data = {"what": what, "head": head}
         self.report(lease, events=[NewEvent(type="target.created", stage="publishing", data=data)])
 
-    def created_target(self, job_id: str) -> dict[str, Any] | None:
-        """What `note_target` was told, by whichever attempt; None if the target was there before."""
-        query = select(Event.data).where(Event.job_id == job_id, Event.type == "target.created").order_by(Event.seq)
-        with self._database.transaction() as session:
-            return session.scalars(query.limit(1)).one_or_none()
-
     def sought_in_vain(self, job: Job) -> Sequence[str]:
         """Jobs of the same target that ended lately without a commit, although they had recorded a publish."""
         recorded = select(Event.job_id).where(Event.type == "publish.started")

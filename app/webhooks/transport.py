@@ -63,7 +63,8 @@ class _Link:
 
     def send(self, body: bytes, headers: Mapping[str, str]) -> int:
         plain = self._dial((self._address, self._to.port), self._left())
-        clock = threading.Timer(self._left(), _cut, [plain])
+        handle = plain.dup()  # TLS takes the socket itself away from `plain`, from its handshake on
+        clock = threading.Timer(self._left(), _cut, [handle])
         clock.daemon = True
         clock.start()
         try:
@@ -71,6 +72,7 @@ class _Link:
             return self._exchange(plain, body, headers)
         finally:
             clock.cancel()
+            handle.close()
             plain.close()
 
     def _exchange(self, plain: socket.socket, body: bytes, headers: Mapping[str, str]) -> int:

@@ -1,6 +1,9 @@
 """One POST: to the judged address with the name kept, within its time, and no more read than it has to be."""
 
+import socket
 import time
+
+import pytest
 
 from app.webhooks.policy import Policy
 from app.webhooks.transport import post
@@ -43,6 +46,45 @@ def test_an_answer_without_end_is_cut(receiver):
     assert time.monotonic() - started < 3
     assert outcome.status_code in (None, 204)
     assert outcome.status_code == 204 or outcome.error
+
+
+def _drip(handler) -> None:
+    """A header line that never ends, a byte at a time: each read is short, the whole is not."""
+    handler.rfile.read(int(handler.headers["Content-Length"]))
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+    for _ in range(60):
+        try:
+            handler.wfile.write(b"a")
+            handler.wfile.flush()
+        except OSError:
+            return
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_an_answer_that_drips_is_cut_over_tls_too(tmp_path, secure):
+    server, client = authority(tmp_path, host="hooks.internal")
+    with serving(tls=server if secure else None) as receiver:
+        receiver.server.RequestHandlerClass.do_POST = _drip
+        url = f"http{'s' if secure else ''}://hooks.internal:{receiver.port}"
+        started = time.monotonic()
+        outcome = post(
+            url, body=b"{}", headers={}, policy=Policy.of(url), tls=client, seconds=1,
+            resolve=lambda host, port: ["127.0.0.1"],
+        )
+    assert time.monotonic() - started < 3
+    assert (outcome.accepted, outcome.final) == (False, False), outcome
+
+
+def test_a_handshake_that_never_comes_is_cut(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"https://hooks.internal:{silent.getsockname()[1]}"
+        started = time.monotonic()
+        outcome = post(
+            url, body=b"{}", headers={}, policy=Policy.of(url), seconds=0.5, resolve=lambda host, port: ["127.0.0.1"]
+        )
+    assert time.monotonic() - started < 2
+    assert outcome.error
 
 
 def test_a_name_server_that_does_not_answer_takes_no_longer_than_the_whole(receiver):
