@@ -19,6 +19,7 @@ for _name in ("DISABLE_IMPLICIT_TOKEN", "DISABLE_TELEMETRY", "DISABLE_PROGRESS_B
 import httpx2  # noqa: E402
 from huggingface_hub import CommitOperationAdd as CommitOperationAdd  # noqa: E402, PLC0414 - for app.hub.publish
 from huggingface_hub import HfApi, ModelInfo, constants, set_client_factory  # noqa: E402
+from huggingface_hub.errors import HfHubHTTPError  # noqa: E402
 from huggingface_hub.utils import (  # type: ignore[attr-defined]  # noqa: E402 - it exports without __all__
     build_hf_headers,
     get_session,
@@ -136,9 +137,16 @@ class Hub:
             hf_raise_for_status(reply)
         return True
 
-    def create_branch(self, repo: str, branch: str, *, start: str) -> None:
+    def create_branch(self, repo: str, branch: str, *, start: str) -> bool:
+        """Creates the branch; one that exists stays as it is. Whether the Hub said that it made it now."""
         with self.calling(repo=repo, revision=branch):
-            self.api.create_branch(repo, branch=branch, revision=start, exist_ok=True)
+            try:
+                self.api.create_branch(repo, branch=branch, revision=start)
+            except HfHubHTTPError as error:
+                if error.response.status_code != httpx2.codes.CONFLICT:
+                    raise
+                return False
+        return True
 
     def upload(self, repo: str, branch: str, additions: list[CommitOperationAdd]) -> None:
         """Stores the files' content, without a commit; content that is there already is not sent. Can be repeated."""

@@ -63,8 +63,9 @@ def prepare(hub: Hub, target: Target, *, made: Callable[[str, str], None] = lamb
         start = branches.get("main") or next(iter(branches.values()), None)
         if start is None:
             raise SpearError(Code.HUB_REFUSED, f"{target.repo} has no commit to build on", repo=target.repo)
-        hub.create_branch(target.repo, target.branch, start=start)
-        branches, what = _branches(hub, target, wanted=target.branch), what or "branch"
+        if hub.create_branch(target.repo, target.branch, start=start):
+            what = what or "branch"
+        branches = _branches(hub, target, wanted=target.branch)
     if what:
         made(what, branches[target.branch])
     return branches[target.branch]

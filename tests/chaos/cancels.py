@@ -74,8 +74,9 @@ class _Bench:
         if api.list_repo_commits(repo)[0].commit_id != self._before:
             found.append("a commit on the target")
         found += [f"branch {ref.name}" for ref in api.list_repo_refs(repo).branches if ref.name != "main"]
-        if api.repo_exists(self._recipes[True]["target"]["repo"]):
-            found.append("a repository that only cancelled jobs have made")
+        new = self._recipes[True]["target"]["repo"]
+        if api.repo_exists(new) and (files := set(api.list_repo_files(new)) - {".gitattributes"}):
+            found.append(f"files in a repository that only cancelled jobs have made: {sorted(files)}")
         return found + [f"upload {path.name}" for path in (self._service.hub.root / "uploads").glob("*")]
 
     def _try(self, stage: str) -> float | None:

@@ -47,12 +47,12 @@ def test_a_running_job_is_cancelled_within_seconds_and_leaves_nothing(service, s
 
 
 @pytest.mark.parametrize("branch", ["main", "exp"])
-def test_a_cancelled_upload_leaves_nothing_on_the_hub(service, pair, branch):
-    api, repo = service.hub.api(service.token), f"{service.user}/unmade-{branch}"
+def test_a_cancelled_upload_leaves_no_file_and_deletes_nothing(service, pair, branch):
+    api, repo = service.hub.api(service.token), f"{service.user}/empty-{branch}"
     if branch != "main":
         api.create_repo(repo)
-    service.hub.fault("slow", path=f"/unmade-{branch}.git/info/lfs|/lfs/", times=None, delay=60)
-    recipe = service.recipe(*pair, f"unmade-{branch}", method={"name": "linear"})
+    service.hub.fault("slow", path=f"/empty-{branch}.git/info/lfs|/lfs/", times=None, delay=60)
+    recipe = service.recipe(*pair, f"empty-{branch}", method={"name": "linear"})
     with service.client() as client:
         job_id = client.submit(recipe | {"target": {"repo": repo, "branch": branch}})["id"]
         job = service.wait(
@@ -61,11 +61,13 @@ def test_a_cancelled_upload_leaves_nothing_on_the_hub(service, pair, branch):
         assert (job["status"], job["stage"]) == ("running", "publishing"), job["error"]
         client.cancel(job_id)
     assert service.wait(job_id)["status"] == "cancelled"
-    assert _branches(api, repo) == ([] if branch == "main" else ["main"])
+    assert api.list_repo_files(repo, revision=branch) == [".gitattributes"]
+    assert _branches(api, repo) == sorted({"main", branch})
+    assert not [asked for asked in service.hub.requests() if asked["method"] == "DELETE"]
 
 
 def _branches(api, repo: str) -> list[str]:
-    return [branch.name for branch in api.list_repo_refs(repo).branches] if api.repo_exists(repo) else []
+    return sorted(branch.name for branch in api.list_repo_refs(repo).branches) if api.repo_exists(repo) else []
 
 
 def test_a_worker_that_is_told_to_stop_hands_its_job_back(service, slow_pair):

@@ -4,6 +4,7 @@ import hashlib
 import json
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -431,3 +432,31 @@ def test_an_upload_that_is_cut_off_in_the_middle_is_begun_again(desk):
     published = desk.publish()
     assert desk.commits() == [published.commit]
     assert desk.server.faults()[0]["hits"] == 2
+
+
+@pytest.mark.parametrize("branch", ["main", "exp"])
+def test_a_target_that_was_hidden_for_a_moment_is_not_told_as_created(desk, branch):
+    """An older copy of the Hub does not show what is there: it is somebody else's, and stays as it is."""
+    made: list[str] = []
+    if branch != "main":
+        prepare(desk.hub, desk.target)
+    desk.server.fault("stale", path="/refs$", method="GET", times=2)
+    with suppress(SpearError):
+        desk.hub.branches(desk.target.repo)  # what the first look of `prepare` sees
+    oid = push(desk.api, desk.target.repo, {"theirs.txt": b"1"})
+    if branch != "main":
+        desk.api.create_branch(desk.target.repo, branch=branch, revision=oid)
+    desk.target = Target(repo=desk.target.repo, branch=branch)
+    assert prepare(desk.hub, desk.target, made=lambda what, _: made.append(what)) == oid
+    assert made == []
+
+
+@pytest.mark.parametrize(("branch", "what"), [("main", "repository"), ("exp", "branch")])
+def test_a_target_that_is_created_is_told_once(desk, branch, what):
+    if branch != "main":
+        prepare(desk.hub, desk.target)
+    target = Target(repo=desk.target.repo, branch=branch)
+    made: list[tuple[str, str]] = []
+    head = prepare(desk.hub, target, made=lambda *found: made.append(found))
+    prepare(desk.hub, target, made=lambda *found: made.append(found))
+    assert made == [(what, head)]
