@@ -4,14 +4,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Engine, create_engine, text
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
 DatabaseError = SQLAlchemyError
 """whatever goes wrong in a transaction"""
-DatabaseAway = (OperationalError, InterfaceError, PoolTimeoutError)
-"""of it, what may pass: Postgres is restarting, or too slow"""
+DatabaseAway = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
+"""of it, what may pass: Postgres is restarting, or too slow, or has failed over to a copy that only reads, or has ended
+the transaction of a process that was paused in it"""
 ALIVE = {
     "connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3,
     "tcp_user_timeout": 15_000, "application_name": "spear",

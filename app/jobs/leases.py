@@ -189,12 +189,17 @@ class Leases:
     def hand_back(
         self, lease: Lease, *, error: dict[str, Any] | None = None, delay_seconds: float = 0, charge: bool = True
     ) -> None:
-        """Queue the job again: after a fault that may pass, or (not charged as an attempt) when the worker drains."""
+        """Queue the job again: after a fault that may pass, or (not charged as an attempt) when the worker drains.
+
+        Raises `LeaseLostError` too if nobody could claim the job then: it is left to the sweep, which ends it.
+        """
+        spent = Job.attempt - (0 if charge else 1)
+        claimable = or_(spent < Job.max_attempts, Job.publishing.is_not(None))
         event = NewEvent(type="job.requeued", level="warning" if error else "info", data=error or {})
         with self._database.transaction() as session:
             self._write(
-                session, lease, where=(Job.status == Status.RUNNING,), events=[event], **FREED, status=Status.QUEUED,
-                attempt=Job.attempt - (0 if charge else 1), error=error,
+                session, lease, where=(Job.status == Status.RUNNING, claimable), events=[event], **FREED,
+                status=Status.QUEUED, attempt=spent, error=error,
                 not_before=NOW + timedelta(seconds=delay_seconds), announced_at=UNHEARD,
             )
             close_stages(session, lease.job_id)

@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 from app.jobs.tables import Turn
 
 CLAIM_LOCK = 7_300_003
-
+PAUSE_SECONDS = 2
+"""how long a worker that chooses may be silent: less than the others wait for a lock (`app.jobs.database`)"""
 
 NEXT = text(
     """
@@ -49,7 +50,7 @@ def next_job(session: Session, *, max_running: int | None, known_format: int) ->
     the other: two that choose at once could both take the last free place of a key.
     """
     # a worker that is paused here would keep all others waiting
-    session.execute(text("SET LOCAL idle_in_transaction_session_timeout = '5s'"))
+    session.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{PAUSE_SECONDS}s'"))
     session.execute(text(f"SELECT pg_advisory_xact_lock({CLAIM_LOCK})"))
     return session.execute(NEXT, {"format": known_format, "max_running": max_running}).scalar_one_or_none()
 

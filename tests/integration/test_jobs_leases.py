@@ -4,9 +4,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 from app.jobs.changes import NewEvent
+from app.jobs.database import DatabaseAway
 from app.jobs.leases import Lease, LeaseLostError
+from app.jobs.order import PAUSE_SECONDS, next_job
 from app.jobs.states import Status
 from tests.fixtures.jobs import LEASE_SECONDS
 from worker.workspace import clear
@@ -97,6 +101,48 @@ def test_a_drained_job_is_announced_by_the_next_sweep(jobs):
     job_id = jobs.submit()
     jobs.leases.hand_back(claim(jobs, job_id), charge=False)
     assert jobs.rescue.sweep() == [job_id]
+
+
+def test_a_job_that_nobody_could_claim_is_not_queued_but_ended(jobs):
+    job_id = jobs.submit()
+    for _ in range(2):
+        jobs.leases.hand_back(claim(jobs, job_id), error=ERROR)
+    jobs.leases.hand_back(claim(jobs, job_id), charge=False)
+    last = claim(jobs, job_id)
+    with pytest.raises(LeaseLostError):
+        jobs.leases.hand_back(last, error=ERROR)
+    time.sleep(LEASE_SECONDS * 1.2)
+    assert jobs.rescue.sweep() == [job_id]
+    assert jobs.get(job_id).status == "failed"
+
+
+@pytest.mark.parametrize(
+    "trouble", ["SET LOCAL idle_in_transaction_session_timeout = '100ms'", "SET TRANSACTION READ ONLY"],
+    ids=["paused", "failed over"],
+)  # fmt: skip
+def test_a_transaction_that_postgres_ends_is_no_fault_of_the_job(jobs, trouble):
+    job_id = jobs.submit()
+
+    def write() -> None:
+        with jobs.database.transaction() as session:
+            session.execute(text(trouble))
+            time.sleep(0.4)
+            session.execute(text("UPDATE jobs SET version = version + 1"))
+
+    with pytest.raises(DatabaseAway):
+        write()
+    assert jobs.leases.claim_next(owner="w").id == job_id
+
+
+def test_a_worker_that_is_paused_in_its_choice_holds_up_the_others_for_seconds_only(jobs):
+    job_id = jobs.submit()
+    with jobs.database.engine.connect() as connection, Session(connection) as session:
+        assert next_job(session, max_running=None, known_format=1) == job_id
+        began = time.monotonic()
+        assert jobs.leases.claim_next(owner="w").id == job_id
+        assert time.monotonic() - began < PAUSE_SECONDS + 1
+        with pytest.raises(DatabaseAway):
+            session.execute(text("SELECT 1"))
 
 
 def test_only_unfinished_jobs_keep_their_directory(jobs, tmp_path):

@@ -113,7 +113,7 @@ class Machine(RuleBasedStateMachine):
         lease = self.some(self.held, pick)
         self.write(
             lease, lambda: self.leases.hand_back(lease, error=ERROR if charge else None, charge=charge),
-            allowed=(Status.RUNNING,),
+            allowed=(Status.RUNNING,), possible=self.claimable(lease, charge=charge),
         )
 
     @precondition(lambda self: self.held)
@@ -201,6 +201,8 @@ class Machine(RuleBasedStateMachine):
             assert (row.status == Status.SUCCEEDED) == (self.commits[row.id] == 1)
         if row.id in self.confirmed:
             assert row.status == Status.CANCELLED
+        if row.status == Status.QUEUED:
+            assert row.publishing or row.attempt < row.max_attempts, "a queued job that nobody may claim"
         if old and row.attempt > old.attempt:  # beyond its attempts a job is taken only to read the Hub's head
             assert row.attempt <= row.max_attempts or old.publishing
 
@@ -211,10 +213,14 @@ class Machine(RuleBasedStateMachine):
         assert lease not in self.held, "a token was given twice"
         self.held.append(lease)
 
-    def write(self, lease, call, *, allowed=HELD, expired=False) -> bool:
+    def claimable(self, lease, *, charge) -> bool:
+        row = self.row(lease.job_id)
+        return row.publishing is not None or row.attempt - (not charge) < row.max_attempts
+
+    def write(self, lease, call, *, allowed=HELD, expired=False, possible=True) -> bool:
         """Makes the write; it must go through for whoever has the token, and change nothing for anybody else."""
         row = self.row(lease.job_id)
-        mine = row.lease_token == lease.token and row.status in allowed and not (expired and row.over)
+        mine = possible and row.lease_token == lease.token and row.status in allowed and not (expired and row.over)
         try:
             call()
         except LeaseLostError:
