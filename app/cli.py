@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import signal
 import sys
 import threading
@@ -13,6 +12,7 @@ import httpx2
 import typer
 from rich.markup import escape
 
+from app import cores
 from app.client import ApiError, Client, Job
 from app.console.jobs import err, follow, out, show, show_list, show_problem, show_scores
 from app.console.keys import keys
@@ -41,6 +41,7 @@ def up(
     """The whole service on this machine."""
     from app.local.stack import run
 
+    cores.forbid()
     settings = load() if data_dir is None else load(data_dir=data_dir)
     configure(settings.log_level)
     run(settings, port=port, workers=workers, local_hub=local_hub, as_json=as_json)
@@ -54,7 +55,6 @@ def api(*, host: str = "127.0.0.1", port: int = 8000) -> None:
     from app.main import create_app
 
     settings = _serving()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold callers' tokens
     uvicorn.run(create_app(settings), host=host, port=port, access_log=False, log_level=settings.log_level)
 
 
@@ -193,6 +193,7 @@ def plan(
 
 def _serving() -> Settings:
     """The settings of a part of the service; without a database there is nothing to serve."""
+    cores.forbid()
     settings = load()
     if not settings.database_url or not settings.redis_url:
         raise ValueError("SPEAR_DATABASE_URL and SPEAR_REDIS_URL must be set; `spear up` brings its own")

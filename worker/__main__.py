@@ -1,8 +1,8 @@
 """`python -m worker`: the Celery worker."""
 
 import argparse
-import resource
 
+from app import cores
 from app.hub.signatures import read_private
 from app.logs import configure
 from app.settings import load
@@ -14,7 +14,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="spear-worker")
     parser.add_argument("--name", default="spear-worker", help="the name under which the broker knows this worker")
     name = parser.parse_args().name
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold the tokens; children inherit it
+    cores.forbid()  # children inherit the limit
     settings = load()
     configure(settings.log_level)
     if settings.signing_key_file:

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from rich.table import Column, Table
 
+from app import cores
 from app.console.jobs import err, out
 from app.jobs.audit import Audit, Deed
 from app.jobs.database import Database
@@ -116,6 +117,7 @@ class _Desk:
 
 @contextmanager
 def _desk() -> Iterator[_Desk]:
+    cores.forbid()
     settings = load()
     if not settings.database_url:
         raise ValueError("SPEAR_DATABASE_URL is not set")

@@ -1,4 +1,4 @@
-"""Canary tokens through submit, failure, retry and crash: none of them may be found anywhere afterwards."""
+"""Canary tokens through submit, failure, retry, webhook and crash: none of them may be found anywhere afterwards."""
 
 import os
 import re
@@ -16,6 +16,7 @@ from redis import Redis
 from app.local.hub import HubStore
 from app.local.postgres import Postgres
 from app.local.valkey import Valkey
+from tests.fixtures.receiver import Receiver, serving
 from tests.fixtures.service import Service, start_service, stop_service
 
 
@@ -26,7 +27,7 @@ class Watch:
         self.root = root
         self.seen: dict[str, set[bytes]] = {"cmdline": set(), "environ": set()}
         self.child_environments: set[bytes] = set()
-        self.cores: set[str] = set()
+        self.cores: dict[str, set[bytes]] = {}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -41,7 +42,7 @@ class Watch:
 
     def _run(self) -> None:
         while not self._over.wait(0.02):
-            for pid in descendants(self.root):
+            for pid in (self.root, *descendants(self.root)):
                 self._look(Path(f"/proc/{pid}"))
 
     def _look(self, place: Path) -> None:
@@ -54,8 +55,9 @@ class Watch:
         self.seen["environ"].add(environment)
         if b"spear-worker-child" in command:
             self.child_environments.add(environment)
-            found = re.search(r"Max core file size\s+(\S+)", limits)
-            self.cores.add(found[1] if found else "?")
+        if b"python" in command:
+            found = re.search(r"Max core file size\s+(\S+)\s+(\S+)", limits)
+            self.cores.setdefault(" ".join(found.groups()) if found else "?", set()).add(command)
 
 
 def descendants(pid: int) -> list[int]:
@@ -108,8 +110,9 @@ def write_token(service: Service) -> str:
 class Story:
     """What a caller does with a Hub token of its own, and everything that it was told."""
 
-    def __init__(self, service: Service, pair: tuple[str, str]) -> None:
+    def __init__(self, service: Service, pair: tuple[str, str], *, webhook: Receiver, traces: Receiver) -> None:
         self.service, self.pair = service, pair
+        self.webhook, self.traces = webhook, traces
         self.mine = write_token(service)
         self.told: list[str] = []
 
@@ -125,24 +128,46 @@ class Story:
         return answer.json()
 
     def submit(self, target: str, *, token: str | None = None) -> dict:
-        return self.post("/merges", self.service.recipe(*self.pair, target), token=token or self.mine)
+        recipe = self.service.recipe(*self.pair, target, webhook=f"{self.webhook.origin}/hook")
+        return self.post("/merges", recipe, token=token or self.mine)
 
     def read_back(self, job_id: str) -> None:
         with httpx2.Client(headers={"Authorization": f"Bearer {self.service.key}"}, timeout=30) as http:
-            for part in ("", "/events?limit=1000", "/report", "/scores"):
+            for part in ("", "/events?limit=1000", "/report", "/scores", "/deliveries"):
                 self.told.append(http.get(f"{self.service.url}/merges/{job_id}{part}").text)
+
+    def signing_secrets(self) -> list[str]:
+        headers = {"Authorization": f"Bearer {self.service.key}"}
+        return httpx2.get(f"{self.service.url}/webhooks/secrets", headers=headers).json()["data"]
+
+    def hear(self, *, words: int) -> None:
+        """Until the webhook was told of so many ends, and both sides have sent their spans."""
+        end = time.monotonic() + 30
+        while len(self.webhook.requests) < words or not all(
+            name in received(self.traces) for name in (b"POST /merges", b"attempt", b"stage.merging", b"retry")
+        ):
+            assert time.monotonic() < end, (len(self.webhook.requests), len(self.traces.requests))
+            time.sleep(0.1)
+
+
+def received(receiver: Receiver) -> bytes:
+    """All that came in, headers and bodies."""
+    return b"".join(str(headers).encode() + body for headers, body in list(receiver.requests))
 
 
 @pytest.fixture
 def canary(local_hub, base_model, adapted_model, tmp_path):
     account = local_hub.fresh_user()
-    service = start_service(
-        local_hub, tmp_path, account=account, SPEAR_LOG_LEVEL="debug",
-        SPEAR_CRASH_AT=f"scoring.begun@1:{account[0]}/crashing",
-    )  # fmt: skip
-    pair = service.push("base", base_model), service.push("adapted", adapted_model)
-    yield Story(service, pair)
-    stop_service(service)
+    with serving() as webhook, serving() as traces:
+        service = start_service(
+            local_hub, tmp_path, account=account, SPEAR_LOG_LEVEL="debug",
+            SPEAR_CRASH_AT=f"scoring.begun@1:{account[0]}/crashing", SPEAR_WEBHOOK_HOSTS=webhook.origin,
+            SPEAR_WEBHOOK_RETRY_SECONDS="0.2,0.2", SPEAR_OTLP_ENDPOINT=f"{traces.origin}/v1/traces",
+        )  # fmt: skip
+        webhook.answers.append(500)  # the first word is not taken, and told again
+        pair = service.push("base", base_model), service.push("adapted", adapted_model)
+        yield Story(service, pair, webhook=webhook, traces=traces)
+        stop_service(service)
 
 
 def kill_api(service: Service) -> None:
@@ -178,6 +203,7 @@ def test_no_secret_is_found_anywhere_afterwards(canary, tmp_path):
         canary.told.append(str(refused))
         crashed = wait_through(service, crashing["id"])
         assert (crashed["status"], crashed["attempt"]) == ("succeeded", 2)
+        canary.hear(words=5)  # four jobs have ended, and one word came twice
         for job in (good, failing, again, crashing):
             canary.read_back(job["id"])
     hub = service.hub.api(service.token)
@@ -189,14 +215,15 @@ def test_no_secret_is_found_anywhere_afterwards(canary, tmp_path):
     places = {
         "logs": service.log.read_bytes(), "database": dump(service), "database, while sealed": during,
         "redis": redis_content(service), "answers": "".join(canary.told).encode(), "published": published,
+        "webhook": received(canary.webhook), "traces": received(canary.traces),
         "command lines": b"".join(watch.seen["cmdline"]), "environments": b"".join(watch.seen["environ"]),
         "jobs' directories": b"".join(
             file.read_bytes() for file in (service.home / "jobs").rglob("*.json*") if file.is_file()
         ),
     }  # fmt: skip
     secrets = [service.token, canary.mine, other, fresh, "hf_canaryOfNobody0123456789", service.key,
-               (service.home / "secret").read_text().strip()]  # fmt: skip
-    assert len(set(secrets)) == 7
+               (service.home / "secret").read_text().strip(), *canary.signing_secrets()]  # fmt: skip
+    assert len(set(secrets)) == 8
     hits = [
         (where, number) for where, content in places.items() for number, secret in enumerate(secrets)
         if any(form in content for form in hex_too(secret))
@@ -206,7 +233,7 @@ def test_no_secret_is_found_anywhere_afterwards(canary, tmp_path):
     assert sealed(service) == 0
     assert watch.child_environments
     assert not any(b"SPEAR_" in environment or b"TOKEN" in environment for environment in watch.child_environments)
-    assert watch.cores == {"0"}
+    assert set(watch.cores) == {"0 0"}, watch.cores
 
 
 def wait_through(service: Service, job_id: str) -> dict:
