@@ -6,10 +6,11 @@ import socket
 from typing import Any
 
 from celery import Celery
-from celery.signals import worker_process_init, worker_shutting_down
+from celery.signals import worker_process_init, worker_ready, worker_shutting_down
 
 from app.logs import configure
 from app.queue.broker import TASK, make_celery
+from app.queue.dispatch import announce
 from app.settings import Settings
 from app.tracing import tracing
 from worker.death import die_with
@@ -36,6 +37,11 @@ def make_worker(settings: Settings) -> Celery:
     def drain(**_: Any) -> None:
         draining.set()
 
+    def wake(**_: Any) -> None:
+        # what a worker that died has left on this disk is cleared although no job comes
+        announce(celery, "")
+
     worker_process_init.connect(begin, weak=False)
+    worker_ready.connect(wake, weak=False)
     worker_shutting_down.connect(drain, weak=False)
     return celery

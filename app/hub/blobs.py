@@ -64,8 +64,13 @@ class BlobCache:
             lock.release()
 
     def keep(self, digest: str) -> None:
-        """Gives a verified part its name. The file is read-only from then on: jobs share its bytes."""
+        """Gives a verified part its name. The file is read-only from then on: jobs share its bytes.
+
+        They are on the disk before it has the name: after a power failure nobody takes a file of zeros for it.
+        """
         part = self.part(digest)
+        with part.open("rb") as stream:
+            os.fsync(stream.fileno())
         part.chmod(0o444)
         part.replace(self.path(digest))
 

@@ -124,7 +124,7 @@ class _Transfer:
 
     def _bring(self, file: RemoteFile) -> None:
         """One file into the job's directory, from the cache or from the Hub."""
-        with self.cache.lock(file.digest, checkpoint=self.checkpoint):
+        with self.cache.lock(file.digest, checkpoint=self._awaiting(file)):
             try:
                 with disk_errors(self.cache.root):
                     if self.cache.has(file.digest, size=file.size):
@@ -136,6 +136,21 @@ class _Transfer:
                 if error.code is Code.DISK_FULL:
                     self.cache.part(file.digest).unlink(missing_ok=True)
                 raise
+
+    def _awaiting(self, file: RemoteFile) -> Callable[[], None]:
+        """To be asked while another job downloads the file: what that one brings is progress here too."""
+        part, seen = self.cache.part(file.digest), -1
+
+        def look() -> None:
+            nonlocal seen
+            self.checkpoint()
+            with suppress(FileNotFoundError):
+                size = part.stat().st_size
+                if size != seen:
+                    self.news.put(0)
+                seen = size
+
+        return look
 
     def _download(self, file: RemoteFile) -> None:
         part = self.cache.part(file.digest)

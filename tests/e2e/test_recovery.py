@@ -82,6 +82,17 @@ def test_a_worker_that_is_told_to_stop_hands_its_job_back(service, slow_pair):
     assert len(service.commits_of(job)) == 1
 
 
+def test_a_worker_that_starts_clears_what_a_dead_one_has_left(service):
+    """The worker that ended the job died before it had removed the directory, and no other job comes."""
+    left = service.home / "jobs" / "mrg_01k00000000000000000000000"
+    (left / "output").mkdir(parents=True)
+    service.kill_workers()
+    end = time.monotonic() + 30
+    while left.exists() and time.monotonic() < end:
+        time.sleep(0.2)
+    assert not left.exists()
+
+
 def test_a_paused_worker_that_wakes_up_spoils_nothing(service, slow_pair):
     job_id = held_in_download(service, slow_pair, "paused")
     (worker,) = service.worker_pids()

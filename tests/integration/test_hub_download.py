@@ -190,6 +190,22 @@ def test_two_jobs_download_a_file_once(shelf):
     assert all((place / "model.safetensors").read_bytes() == BIG for place in places)
 
 
+def test_who_waits_for_another_job_s_download_sees_it_move_on(shelf):
+    """Else a large file over a slow line would count as no progress for all jobs but one."""
+    shelf.server.fault("slow", path=BIG_PATH, bytes_per_second=2_000_000)
+    files = [shelf.pin.file("model.safetensors")]
+    first = threading.Thread(target=shelf.fetch, kwargs={"files": files})
+    first.start()
+    while not shelf.seen:
+        time.sleep(0.01)
+    seen: list[int] = []
+    shelf.fetch(files=files, into=shelf.into.with_name("second"), progress=seen.append)
+    first.join()
+    assert seen.count(0) >= 3
+    assert sum(seen) == len(BIG)
+    assert len(shelf.asked()) == 1
+
+
 def test_a_disk_too_small_is_told_before_the_first_byte(shelf):
     huge = replace(shelf.pin.file("model.safetensors"), size=shutil.disk_usage("/").total * 2)
     error = refused(Code.DISK_FULL, lambda: shelf.fetch(files=[huge]))
