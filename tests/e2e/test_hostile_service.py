@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from app.client import ApiError
-from tests.fixtures.hostile import ADAPTERS, CONFIGS, HEADERS, INDEXES
+from tests.fixtures.checkpoints import checkpoint
+from tests.fixtures.hostile import ADAPTERS, CONFIGS, HEADERS, INDEXES, Files
 from tests.fixtures.models import make_checkpoint, rewrite_tensor
 from tests.fixtures.service import Service
 
@@ -21,23 +22,27 @@ REFUSED = (
 NORM = "model.norm.weight"
 
 
+def folder_of(files: Files, folder: Path) -> Path:
+    folder.mkdir()
+    for path, data in files.items():
+        (folder / path).write_bytes(data)
+    return folder
+
+
 def files_of(service: Service) -> set[Path]:
     """What lies in the data directory outside of the databases, logs and the cache of blobs."""
     return {path for path in (service.home / "jobs").rglob("*") if path.is_file()}
 
 
-def test_hostile_repositories_are_refused_and_the_service_goes_on(service: Service, pair, tmp_path):
+def test_hostile_repositories_are_refused_and_the_service_goes_on(service: Service, tmp_path):
+    base = service.push("sane", folder_of(checkpoint(shards=2, seed=1), tmp_path / "sane"))
     workers = service.worker_pids()
     around = set(service.home.parent.iterdir())
     for number, (table, name) in enumerate(REFUSED):
         code, files = table[name]()
-        folder = tmp_path / f"hostile{number}"
-        folder.mkdir()
-        for path, data in files.items():
-            (folder / path).write_bytes(data)
-        repo = service.push(f"hostile{number}", folder)
+        repo = service.push(f"hostile{number}", folder_of(files, tmp_path / f"hostile{number}"))
         with service.client() as client, pytest.raises(ApiError) as caught:
-            client.submit(service.recipe(pair[0], repo, f"from-hostile{number}"))
+            client.submit(service.recipe(base, repo, f"from-hostile{number}"))
         assert caught.value.code == code, name
     assert service.worker_pids() == workers
     assert files_of(service) == set()

@@ -63,7 +63,7 @@ def _groups(tensors: list[Wanted], *, limit: int) -> list[list[Wanted]]:
     groups: list[list[Wanted]] = [[]]
     taken = FRAME_BYTES
     for tensor in tensors:
-        size = _nbytes(tensor) + len(json.dumps(tensor[0])) + ENTRY_BYTES
+        size = size_of(tensor) + len(json.dumps(tensor[0])) + ENTRY_BYTES
         if groups[-1] and taken + size > limit:
             groups.append([])
             taken = FRAME_BYTES
@@ -72,7 +72,8 @@ def _groups(tensors: list[Wanted], *, limit: int) -> list[list[Wanted]]:
     return groups
 
 
-def _nbytes(tensor: Wanted) -> int:
+def size_of(tensor: Wanted) -> int:
+    """The tensor's bytes in the file."""
     return prod(tensor[2]) * DTYPE_BITS[tensor[1]] // 8
 
 
@@ -81,7 +82,7 @@ def _shard(file: str, group: list[Wanted], *, metadata: Mapping[str, str]) -> Sh
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     at = 0
     for name, dtype, shape in ordered:
-        nbytes = _nbytes((name, dtype, shape))
+        nbytes = size_of((name, dtype, shape))
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, at + nbytes]}
         at += nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
@@ -93,6 +94,6 @@ def _shard(file: str, group: list[Wanted], *, metadata: Mapping[str, str]) -> Sh
 def _placed(ordered: list[Wanted], *, file: str, start: int) -> tuple[TensorInfo, ...]:
     placed = []
     for name, dtype, shape in ordered:
-        placed.append(TensorInfo(name, dtype, tuple(shape), file, start, _nbytes((name, dtype, shape))))
+        placed.append(TensorInfo(name, dtype, tuple(shape), file, start, size_of((name, dtype, shape))))
         start += placed[-1].nbytes
     return tuple(placed)

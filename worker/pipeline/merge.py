@@ -16,6 +16,7 @@ from app.hub.headers import TensorInfo
 from worker.checkpoints.behind import WriteBehind
 from worker.checkpoints.dtypes import TORCH_DTYPES, torch_dtype
 from worker.checkpoints.finite import is_finite
+from worker.checkpoints.layout import size_of
 from worker.checkpoints.reader import Checkpoint
 from worker.checkpoints.writer import ShardedWriter, WrittenFile
 from worker.methods import Chunk, Method, NotFiniteError, UndefinedError, Workspace, load_all
@@ -54,9 +55,12 @@ def merge(task: Task, decisions: Mapping[str, float] | None, reporter: Reporter)
     with ExitStack() as stack:
         checkpoints = open_inputs(task, stack)
         operations = plan_operations(task, checkpoints, decisions)
+        tensors = [(op.name, op.dtype, op.shape) for op in operations]
+        # before the writer takes its room on the disk: where there is none, it is this stage that fails
+        reporter.stage("merging", total=float(sum(map(size_of, tensors))), unit="bytes")
         writer = stack.enter_context(
             ShardedWriter(
-                task.output, tensors=[(op.name, op.dtype, op.shape) for op in operations],
+                task.output, tensors=tensors,
                 max_shard_bytes=task.merging.output.max_shard_bytes,
                 journal=task.work_dir / "merge.journal", plan=digest(task, operations),
             )
@@ -80,7 +84,6 @@ def merge(task: Task, decisions: Mapping[str, float] | None, reporter: Reporter)
 
 def _write_all(run: "_Run", writer: ShardedWriter, operations: Mapping[str, Operation], reporter: Reporter) -> None:
     tensors = [tensor for shard in writer.shards for tensor in shard.tensors]
-    reporter.stage("merging", total=float(sum(tensor.nbytes for tensor in tensors)), unit="bytes")
     resumed = dict(writer.finished)
     left = [tensor for tensor in tensors if tensor.name not in resumed]
     done = sum(tensor.nbytes for tensor in tensors) - sum(tensor.nbytes for tensor in left)
