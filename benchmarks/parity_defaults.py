@@ -58,13 +58,16 @@ def far(left: Path, right: Path, *, method: dict[str, Any], inputs: list[Path]) 
 
 
 def unsettled(name: str, *, method: dict[str, Any], inputs: list[Path]) -> torch.Tensor:
-    """Where the two may differ by intention: entries whose magnitude is just that at a threshold."""
-    models = []
+    """Where the two may differ by intention: entries at a threshold, or chosen by a rounding."""
+    models, row = [], 1
     for path in inputs:
         with Checkpoint.open(path) as checkpoint:
             models.append(checkpoint.read(name).float().view(-1))
+            row = checkpoint.tensors[name].shape[-1]
     deltas = [model - models[0] for model in models[1:]]
     find = _UNSETTLED.get(method["name"])
+    if method["name"] == "arcee_fusion":
+        return _by_importance(models[1], models[0], row=row)
     return find(deltas, method) if find else torch.zeros(len(models[0]), dtype=torch.bool)
 
 
@@ -103,14 +106,23 @@ def _by_variance(deltas: list[torch.Tensor], method: dict[str, Any]) -> torch.Te
     return (variance - edge).abs() <= edge * 1e-5
 
 
-def _by_size(deltas: list[torch.Tensor], method: dict[str, Any]) -> torch.Tensor:  # noqa: ARG001 - as the others
-    size = len(deltas[0])
-    return torch.full((size,), size > SAMPLED)
+def _by_importance(expert: torch.Tensor, base: torch.Tensor, *, row: int) -> torch.Tensor:
+    """Where rounding decides: the formula in fp32, as mergekit has it, takes another choice than in fp64."""
+    if len(base) > SAMPLED:
+        return torch.ones(len(base), dtype=torch.bool)
+    kept = []
+    for dtype in (torch.float32, torch.float64):
+        new, old = (torch.softmax(model.view(-1, row).to(dtype), dim=-1) + 1e-8 for model in (expert, base))
+        divergence = (new * (new / old).log()).sum(dim=-1, keepdim=True)
+        importance = ((expert - base).view(-1, row).abs() * divergence).view(-1)
+        first, median, third = importance.sort().values[[int(q * (len(base) - 1)) for q in (0.25, 0.5, 0.75)]]
+        kept.append(importance >= median + 1.5 * (third - first))
+    differs: torch.Tensor = kept[0] != kept[1]
+    return differs
 
 
 _UNSETTLED: dict[str, Callable[..., torch.Tensor]] = {
     "ties": _by_rank, "breadcrumbs": _by_rank, "breadcrumbs_ties": _by_rank, "sce": _by_variance,
-    "arcee_fusion": _by_size,
 }  # fmt: skip
 
 

@@ -79,14 +79,19 @@ class Sce(Method):
         return [self.work.load(f"delta{i}", expert).sub_(base) for i, expert in enumerate(chunk.experts)]
 
     def _variance(self, deltas: list[torch.Tensor]) -> torch.Tensor:
-        """The population variance over the experts, per entry."""
-        mean = self.work.take("mean", len(deltas[0])).zero_()
-        for delta in deltas:
-            mean.add_(delta, alpha=1 / len(deltas))
-        variance = self.work.take("variance", len(mean)).zero_()
-        for delta in deltas:
-            apart = torch.sub(delta, mean, out=self.work.take("apart", len(mean)))
-            variance.addcmul_(apart, apart, value=1 / len(deltas))
+        """The population variance over the experts, per entry; exactly zero where all are equal.
+
+        It is that of the differences from the first: the mean of equal numbers may be a rounding off them.
+        """
+        first, share = deltas[0], 1 / len(deltas)
+        apart = self.work.take("apart", len(first))
+        mean = self.work.take("mean", len(first)).zero_()
+        for delta in deltas[1:]:
+            mean.add_(torch.sub(delta, first, out=apart), alpha=share)
+        variance = torch.mul(mean, mean, out=self.work.take("variance", len(first))).mul_(share)
+        for delta in deltas[1:]:
+            torch.sub(delta, first, out=apart).sub_(mean)
+            variance.addcmul_(apart, apart, value=share)
         return variance
 
     def _selected(self, chunk: Chunk) -> list[torch.Tensor]:
