@@ -117,18 +117,19 @@ class Recipe(Part):
         return 0 if self.tokenizer_source == "base" else repos.index(self.tokenizer_source)
 
 
-def parse_recipe(body: Any) -> Recipe:
+def parse_recipe(body: Any, *, strict: bool = True) -> Recipe:
     """The recipe in a decoded JSON body; raises `SpearError(invalid_recipe)` with one entry per bad field.
 
-    The entries are in `names["errors"]` as `{"pointer": "/method/fraction", "detail": ...}`.
+    The entries are in `names["errors"]` as `{"pointer": "/method/fraction", "detail": ...}`. Where it is not `strict`,
+    a truth is taken for a number too, and the like.
     """
-    return parse(Recipe, body)
+    return parse(Recipe, body, strict=strict)
 
 
-def parse(model: type[M], body: Any) -> M:
+def parse(model: type[M], body: Any, *, strict: bool = True) -> M:
     """The body as a model; raises `SpearError(invalid_recipe)` as `parse_recipe` does."""
     try:
-        return model.model_validate(body)
+        return model.model_validate(body, strict=None if strict else False)
     except ValidationError as error:
         found = error.errors(include_url=False)
         errors = [{"pointer": pointer(e["loc"]), "detail": e["msg"]} for e in found if not _follows(e, found)]

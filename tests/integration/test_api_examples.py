@@ -2,6 +2,7 @@
 
 import json
 import re
+from uuid import uuid4
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -98,7 +99,7 @@ def send(api, key: str, found: dict[str, str], *, path: str, method: str, operat
         value = examples[name]
         path = path.replace(f"{{{name}}}", str(found.get(value, value)))
     query = {one["name"]: examples[one["name"]] for one in parameters if one["in"] == "query" and one.get("required")}
-    headers = {"Idempotency-Key": f"k{hash(str(body)) % 1000}"} if "idempotency-key" in examples else {}
+    headers = {"Idempotency-Key": f'"{uuid4()}"'} if "idempotency-key" in examples else {}
     text = None if body is None else json.dumps(body).replace("org/", f"{api.user}/").replace('"org"', f'"{api.user}"')
     headers["Content-Type"] = "application/json"
     return api.call(method.upper(), path, key=key, params=query, headers=headers, content=text)

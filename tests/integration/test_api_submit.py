@@ -49,6 +49,13 @@ def test_no_weight_is_downloaded_before_queueing(api):
         ({"webhook": "ftp://example.org"}, "/webhook/url"),
         ({"labels": {"": "x"}}, "/labels//[key]"),
         ({"method": {"name": "spear", "policy": "aggressive", "fraction": 0.5}}, "/method"),
+        ({"method": {"name": "spear", "t": "0.5"}}, "/method/t"),
+        ({"method": {"name": "spear", "t": True}}, "/method/t"),
+        ({"method": {"name": "spear", "head": "yes"}}, "/method/head"),
+        ({"method": {"name": "linear", "normalize": 1}}, "/method/normalize"),
+        ({"method": {"name": "dare_linear", "density": 0.5, "seed": "3"}}, "/method/seed"),
+        ({"experts": [{"repo": "o/e", "weight": "1"}], "method": {"name": "linear"}}, "/experts/0/weight"),
+        ({"method": {"name": "linear", "weight": [{"value": "1"}]}}, "/method/weight/0/value"),
     ],
 )
 def test_a_malformed_recipe_is_refused_with_a_pointer(api, body, pointer):
@@ -58,6 +65,17 @@ def test_a_malformed_recipe_is_refused_with_a_pointer(api, body, pointer):
     assert answer.headers["content-type"] == "application/problem+json"
     assert pointer in [error["pointer"] for error in problem["errors"]]
     assert not api.hub.requests()
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+@pytest.mark.parametrize("field", ["t", "weights"])
+def test_a_number_that_is_none_is_refused_not_a_broken_database(api, number, field):
+    method = {"name": "spear", field: "HERE"} if field == "t" else {"name": "spear", field: {"snr": "HERE"}}
+    answer = api.call(
+        "POST", "/merges", content=json.dumps(api.recipe(method=method)).replace('"HERE"', number),
+        headers={"content-type": "application/json"},
+    )
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_recipe")
 
 
 def test_a_body_that_is_not_json(api):

@@ -47,7 +47,7 @@ def written(form: Recipe | MergekitForm) -> Iterator[Recipe]:
         return
     translation = translate(form.mergekit)
     try:
-        yield parse_recipe(_body(form, translation))
+        yield parse_recipe(_body(form, translation), strict=False)  # to mergekit a truth is a number
     except SpearError as error:
         raise translation.explain(error) from None
 

@@ -3,7 +3,13 @@
 from collections.abc import Callable, Iterator
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import AfterValidator, AllowInfNan, BaseModel, ConfigDict, Field, Strict, StrictBool, StrictInt
+
+Number = Annotated[float, Strict(), AllowInfNan(False)]  # noqa: FBT003  (the library's)
+Whole = StrictInt
+Flag = StrictBool
+"""As JSON has them: no text for a number, no number for a truth. mergekit's form, which is YAML, is read less strictly
+(`app.recipes.mergekit.form`)."""
 
 
 class MethodParameters(BaseModel):
@@ -33,12 +39,12 @@ class Conditional(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     filter: str | None = None
-    value: FiniteFloat | Annotated[tuple[FiniteFloat, ...], Field(min_length=1)]
+    value: Number | Annotated[tuple[Number, ...], Field(min_length=1)]
 
 
 Setting = (
-    FiniteFloat
-    | Annotated[tuple[FiniteFloat, ...], Field(min_length=1)]
+    Number
+    | Annotated[tuple[Number, ...], Field(min_length=1)]
     | Annotated[tuple[Conditional, ...], Field(min_length=1)]
 )
 """A number; a list of numbers, interpolated over the layers; or conditionals, of which the first that matches counts.
@@ -107,6 +113,6 @@ class TaskVectors(MethodParameters):
     per_expert: ClassVar[tuple[str, ...]] = ("weight",)
 
     weight: Setting = 1.0
-    normalize: bool = Field(default=False, description="divide by the sum of the weights")
+    normalize: Flag = Field(default=False, description="divide by the sum of the weights")
     lambda_: Setting = Field(1.0, alias="lambda", description="factor of the summed task vectors")
-    int8_mask: bool = Field(default=False, description="accepted for mergekit's sake; changes nothing here")
+    int8_mask: Flag = Field(default=False, description="accepted for mergekit's sake; changes nothing here")

@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from app.recipes.methods.base import Share, TaskVectors
+from app.recipes.methods.base import Flag, Share, TaskVectors
 
 
 class BreadcrumbsTiesParameters(TaskVectors):
@@ -13,4 +13,4 @@ class BreadcrumbsTiesParameters(TaskVectors):
     name: Literal["breadcrumbs_ties"] = "breadcrumbs_ties"
     density: Share = 1.0
     gamma: Share = 0.01
-    rescale: bool = False
+    rescale: Flag = False

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from app.recipes.methods.base import Compatible, Share, TaskVectors
+from app.recipes.methods.base import Compatible, Flag, Share, TaskVectors, Whole
 
 
 class DareLinearParameters(TaskVectors, Compatible):
@@ -17,5 +17,5 @@ class DareLinearParameters(TaskVectors, Compatible):
 
     name: Literal["dare_linear"] = "dare_linear"
     density: Share = 1.0
-    rescale: bool = True
-    seed: int = Field(0, ge=0, lt=2**63)
+    rescale: Flag = True
+    seed: Whole = Field(0, ge=0, lt=2**63)

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from app.recipes.methods.base import Share, TaskVectors
+from app.recipes.methods.base import Flag, Share, TaskVectors, Whole
 
 
 class DellaParameters(TaskVectors):
@@ -15,6 +15,6 @@ class DellaParameters(TaskVectors):
     name: Literal["della"] = "della"
     density: Share = 1.0
     epsilon: Share = 0.15
-    normalize: bool = True
-    rescale: bool = True
-    seed: int = Field(0, ge=0, lt=2**63)
+    normalize: Flag = True
+    rescale: Flag = True
+    seed: Whole = Field(0, ge=0, lt=2**63)

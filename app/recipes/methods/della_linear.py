@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from app.recipes.methods.base import Share, TaskVectors
+from app.recipes.methods.base import Flag, Share, TaskVectors, Whole
 
 
 class DellaLinearParameters(TaskVectors):
@@ -15,5 +15,5 @@ class DellaLinearParameters(TaskVectors):
     name: Literal["della_linear"] = "della_linear"
     density: Share = 1.0
     epsilon: Share = 0.15
-    rescale: bool = True
-    seed: int = Field(0, ge=0, lt=2**63)
+    rescale: Flag = True
+    seed: Whole = Field(0, ge=0, lt=2**63)

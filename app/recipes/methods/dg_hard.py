@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from app.recipes.methods.base import MethodParameters
+from app.recipes.methods.base import MethodParameters, Number, Whole
 
 
 class DgHardParameters(MethodParameters):
@@ -16,5 +16,5 @@ class DgHardParameters(MethodParameters):
     max_experts: ClassVar[int | None] = 1
 
     name: Literal["dg_hard"] = "dg_hard"
-    scale: float = Field(1.0, gt=0, le=100, description="factor of the threshold")
-    min_elements: int = Field(1024, ge=1, description="smaller tensors are the expert's")
+    scale: Number = Field(1.0, gt=0, le=100, description="factor of the threshold")
+    min_elements: Whole = Field(1024, ge=1, description="smaller tensors are the expert's")

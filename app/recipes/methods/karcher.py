@@ -4,12 +4,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from app.recipes.methods.base import MethodParameters
+from app.recipes.methods.base import MethodParameters, Number, Whole
 
 
 class KarcherParameters(MethodParameters):
     """The Riemannian mean of the experts' directions, at their mean length. Source: arXiv 2603.04972."""
 
     name: Literal["karcher"] = "karcher"
-    max_iter: int = Field(10, ge=1, le=1000)
-    tol: float = Field(1e-5, gt=0, le=1)
+    max_iter: Whole = Field(10, ge=1, le=1000)
+    tol: Number = Field(1e-5, gt=0, le=1)

@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from app.recipes.methods.base import Compatible, Setting
+from app.recipes.methods.base import Compatible, Flag, Setting
 
 
 class LinearParameters(Compatible):
@@ -15,4 +15,4 @@ class LinearParameters(Compatible):
 
     name: Literal["linear"] = "linear"
     weight: Setting = 1.0
-    normalize: bool = True
+    normalize: Flag = True

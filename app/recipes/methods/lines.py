@@ -2,9 +2,9 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import Field, FiniteFloat
+from pydantic import Field
 
-from app.recipes.methods.base import MethodParameters
+from app.recipes.methods.base import MethodParameters, Number
 
 
 class LinesParameters(MethodParameters):
@@ -13,5 +13,5 @@ class LinesParameters(MethodParameters):
     max_experts: ClassVar[int | None] = 1
 
     name: Literal["lines"] = "lines"
-    alpha: float = Field(0.5, ge=0, le=1, description="factor in the first layer, and of what is in no layer")
-    beta: FiniteFloat | None = Field(None, description="what the last layer has more; by default 1 - alpha")
+    alpha: Number = Field(0.5, ge=0, le=1, description="factor in the first layer, and of what is in no layer")
+    beta: Number | None = Field(None, description="what the last layer has more; by default 1 - alpha")

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from app.recipes.methods.base import MethodParameters
+from app.recipes.methods.base import Flag, MethodParameters
 
 
 class ModelStockParameters(MethodParameters):
@@ -14,4 +14,4 @@ class ModelStockParameters(MethodParameters):
     about_base: ClassVar[bool] = True
 
     name: Literal["model_stock"] = "model_stock"
-    filter_wise: bool = Field(default=False, description="one angle per row instead of one per tensor")
+    filter_wise: Flag = Field(default=False, description="one angle per row instead of one per tensor")

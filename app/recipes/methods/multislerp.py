@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from app.recipes.methods.base import MethodParameters, Setting
+from app.recipes.methods.base import Flag, MethodParameters, Number, Setting
 
 
 class MultislerpParameters(MethodParameters):
@@ -14,8 +14,8 @@ class MultislerpParameters(MethodParameters):
 
     name: Literal["multislerp"] = "multislerp"
     weight: Setting = 1.0
-    normalize_weights: bool = True
-    eps: float = Field(1e-8, gt=0, le=1e-2)
-    task_vectors: bool = Field(
+    normalize_weights: Flag = True
+    eps: Number = Field(1e-8, gt=0, le=1e-2)
+    task_vectors: Flag = Field(
         default=False, description="of expert - base, with the base added: mergekit's meaning of a base_model"
     )

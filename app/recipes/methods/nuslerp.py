@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from app.recipes.methods.base import MethodParameters, Setting
+from app.recipes.methods.base import Flag, MethodParameters, Setting
 
 
 class NuslerpParameters(MethodParameters):
@@ -16,10 +16,10 @@ class NuslerpParameters(MethodParameters):
 
     name: Literal["nuslerp"] = "nuslerp"
     weight: Setting = 1.0
-    nuslerp_flatten: bool = Field(default=True, description="a tensor is one vector; else rows or columns are")
-    nuslerp_row_wise: bool = Field(
+    nuslerp_flatten: Flag = Field(default=True, description="a tensor is one vector; else rows or columns are")
+    nuslerp_row_wise: Flag = Field(
         default=False, description="without flatten: vectors run along the first dimension, else along the last"
     )
-    task_vectors: bool = Field(
+    task_vectors: Flag = Field(
         default=False, description="interpolate expert - base and add the base: mergekit's meaning of a base_model"
     )

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from app.recipes.methods.base import MethodParameters, Share
+from app.recipes.methods.base import Flag, MethodParameters, Share
 
 
 class SceParameters(MethodParameters):
@@ -14,4 +14,4 @@ class SceParameters(MethodParameters):
 
     name: Literal["sce"] = "sce"
     select_topk: Share = 1.0
-    int8_mask: bool = Field(default=False, description="accepted for mergekit's sake; changes nothing here")
+    int8_mask: Flag = Field(default=False, description="accepted for mergekit's sake; changes nothing here")

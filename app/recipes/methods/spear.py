@@ -4,7 +4,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from app.recipes.methods.base import MethodParameters
+from app.recipes.methods.base import Flag, MethodParameters, Number, Whole
 
 POLICY_FRACTIONS = {"conservative": 0.10, "balanced": 0.25, "aggressive": 0.50}
 MODULE_TYPES = ("q", "k", "v", "o", "gate", "up", "down")
@@ -15,10 +15,10 @@ class ScoreWeights(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    snr: float = Field(0.0, ge=0)
-    relative_change: float = Field(0.0, ge=0)
-    swci: float = Field(0.5, ge=0)
-    svdr: float = Field(0.5, ge=0)
+    snr: Number = Field(0.0, ge=0)
+    relative_change: Number = Field(0.0, ge=0)
+    swci: Number = Field(0.5, ge=0)
+    svdr: Number = Field(0.5, ge=0)
 
     @model_validator(mode="after")
     def _some_weight(self) -> Self:
@@ -33,7 +33,7 @@ class RestoreSet(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     patterns: tuple[str, ...] = Field(min_length=1, description="shell-style patterns of tensor names")
-    t: float = Field(ge=0, le=1, description="0 is the base, 1 the adapted model")
+    t: Number = Field(ge=0, le=1, description="0 is the base, 1 the adapted model")
 
 
 class SpearParameters(MethodParameters):
@@ -50,11 +50,11 @@ class SpearParameters(MethodParameters):
     policy: Literal["conservative", "balanced", "aggressive"] = Field(
         "balanced", description="share of each ranking group to restore: 10, 25 or 50 %"
     )
-    fraction: float | None = Field(None, gt=0, le=1, description="the share itself, in place of a policy")
-    budget_bytes: int | None = Field(None, ge=1, description="restore the best-scored tensors up to so many bytes")
-    budget_parameters: int | None = Field(None, ge=1, description="the same, counted in parameters")
-    t: float = Field(0.5, ge=0, le=1, description="0 is the base, 1 the adapted model")
-    t_top: float | None = Field(
+    fraction: Number | None = Field(None, gt=0, le=1, description="the share itself, in place of a policy")
+    budget_bytes: Whole | None = Field(None, ge=1, description="restore the best-scored tensors up to so many bytes")
+    budget_parameters: Whole | None = Field(None, ge=1, description="the same, counted in parameters")
+    t: Number = Field(0.5, ge=0, le=1, description="0 is the base, 1 the adapted model")
+    t_top: Number | None = Field(
         None, ge=0, le=1, description="grades t by score: t itself at score 0, t_top at score 1, linear in between"
     )
     precision: Literal["exact", "fast"] = Field(
@@ -67,8 +67,8 @@ class SpearParameters(MethodParameters):
     ranking: Literal["module_type", "global"] = "module_type"
     unit: Literal["tensor", "block"] = "tensor"
     modules: tuple[str, ...] = Field(MODULE_TYPES, min_length=1, description="module types, or patterns of names")
-    embedding: bool = Field(default=False, description="score the input embedding as a group of its own")
-    head: bool = Field(default=False, description="score the output head as a group of its own")
+    embedding: Flag = Field(default=False, description="score the input embedding as a group of its own")
+    head: Flag = Field(default=False, description="score the output head as a group of its own")
     include: tuple[str, ...] = Field((), description="patterns of tensor names restored whatever their score")
     exclude: tuple[str, ...] = Field((), description="patterns of tensor names never restored")
     freeze: tuple[str, ...] = Field((), description="patterns of tensor names that become the base's, byte for byte")

@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from app.recipes.methods.base import Compatible, Share, TaskVectors
+from app.recipes.methods.base import Compatible, Flag, Share, TaskVectors
 
 
 class TiesParameters(TaskVectors, Compatible):
@@ -15,5 +15,5 @@ class TiesParameters(TaskVectors, Compatible):
 
     name: Literal["ties"] = "ties"
     density: Share = 1.0
-    normalize: bool = True
-    rescale: bool = False
+    normalize: Flag = True
+    rescale: Flag = False
