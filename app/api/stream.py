@@ -12,9 +12,11 @@ from app.api.views import view_event
 from app.errors import Code, SpearError
 from app.jobs.keys import Caller
 from app.jobs.states import TERMINAL, Kind
+from app.jobs.tables import Event
 
 MEDIA_TYPE = "text/event-stream"
 PING_SECONDS = 15
+KEY_SECONDS = 5
 _POLL_SECONDS = 0.5
 _PAGE = 500
 
@@ -29,29 +31,37 @@ def last_seen(last_event_id: str | None) -> int:
 
 
 def stream(services: Services, caller: Caller, job_id: str, *, kind: Kind, after: int) -> EventSourceResponse:
-    """Every event with a number above `after`, now and as it comes."""
+    """Every event with a number above `after`, now and as it comes, for as long as the caller's key is valid."""
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     return EventSourceResponse(_events(services, caller, job_id, kind=kind, after=after), headers=headers)
 
 
 async def _events(services: Services, caller: Caller, job_id: str, *, kind: Kind, after: int) -> AsyncIterator[bytes]:
-    version, spoken = -1, time.monotonic()
-    while True:
-        now = await run_in_threadpool(services.store.version, job_id)
-        if now != version:
-            version = now
-            job = await run_in_threadpool(services.store.get, caller, job_id, kind=kind)
-            while events := await run_in_threadpool(
-                services.store.events, caller, job_id, after=after, limit=_PAGE, kind=kind
-            ):
-                for event in events:
-                    yield format_sse_event(
-                        id=str(event.seq), event=event.type, data_str=view_event(event).model_dump_json()
-                    )
-                after, spoken = events[-1].seq, time.monotonic()
-            if job.status in TERMINAL:
+    version, spoken, asked = -1, time.monotonic(), time.monotonic()
+    while found := await services.glimpses(job_id):
+        if time.monotonic() - asked > KEY_SECONDS:
+            if not await run_in_threadpool(services.keys.is_valid, caller.key_id):
+                return  # it ran out or was revoked: who comes again is told so
+            asked = time.monotonic()
+        if found.version != version:
+            version = found.version
+            async for event in _new(services, caller, job_id, kind=kind, after=after):
+                yield format_sse_event(
+                    id=str(event.seq), event=event.type, data_str=view_event(event).model_dump_json()
+                )
+                after, spoken = event.seq, time.monotonic()
+            if found.status in TERMINAL:
                 return
         if time.monotonic() - spoken > PING_SECONDS:
             yield KEEPALIVE_COMMENT
             spoken = time.monotonic()
         await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _new(services: Services, caller: Caller, job_id: str, *, kind: Kind, after: int) -> AsyncIterator[Event]:
+    while events := await run_in_threadpool(
+        services.store.events, caller, job_id, after=after, limit=_PAGE, kind=kind
+    ):
+        for event in events:
+            yield event
+        after = events[-1].seq

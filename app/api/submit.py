@@ -43,7 +43,7 @@ def check(services: Services, recipe: Request, *, caller: Caller) -> Preflight:
             recipe, hubs=hubs, settings=services.settings, reads=caller.reads, writes=caller.writes, commits=commits
         )
     if isinstance(recipe, Recipe):
-        services.store.refuse_busy(recipe.target.repo, recipe.target.branch)
+        services.store.refuse_busy(caller, recipe.target.repo, recipe.target.branch)
     return checked
 
 

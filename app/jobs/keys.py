@@ -99,6 +99,12 @@ class Keys:
             _note_use(session, found.values(), now=now)
         return {token: self._caller(row) for token, row in found.items()}
 
+    def is_valid(self, key_id: str) -> bool:
+        """Whether a key is valid now."""
+        with self._database.transaction() as session:
+            row = session.get(ApiKey, key_id)
+        return row is not None and _valid(row, now=datetime.now(UTC))
+
     def grants(self, key_id: str) -> Caller | None:
         """What the owner of a key may do now, for the worker's second look; None if nothing any more.
 

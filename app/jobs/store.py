@@ -100,14 +100,18 @@ class Store:
                 raise
         assert submission.target_repo is not None  # the index holds targets only
         assert submission.target_branch is not None
-        other = self._holder(submission.target_repo, submission.target_branch)
-        raise _busy(submission.target_repo, submission.target_branch, other=other)
+        self.refuse_busy(caller, submission.target_repo, submission.target_branch)
+        raise _busy(submission.target_repo, submission.target_branch, job=None)  # it has just ended
 
-    def refuse_busy(self, repo: str, branch: str) -> None:
-        """Raises `SpearError(target_busy)` if a job is active for the target now; `submit` alone can be sure."""
-        other = self._holder(repo, branch)
-        if other:
-            raise _busy(repo, branch, other=other)
+    def refuse_busy(self, caller: Caller, repo: str, branch: str) -> None:
+        """Raises `SpearError(target_busy)` if a job is active for the target now; `submit` alone can be sure.
+
+        The job is named to those who may see it.
+        """
+        found = self._holder(repo, branch)
+        if found:
+            job_id, owner = found
+            raise _busy(repo, branch, job=job_id if owner == caller.owner or "admin" in caller.scopes else None)
 
     def get(self, caller: Caller, job_id: str, *, kind: Kind = Kind.MERGE) -> Job:
         """One job. Raises `SpearError(not_found)`, also for another caller's job."""
@@ -122,11 +126,6 @@ class Store:
                 job_id: Glimpse(owner=owner, kind=kind, status=status, version=version)
                 for job_id, owner, kind, status, version in session.execute(query)
             }
-
-    def version(self, job_id: str) -> int:
-        """The row's version, for those who wait for its next change."""
-        with self._database.transaction() as session:
-            return session.scalars(select(Job.version).where(Job.id == job_id)).one()
 
     def find(
         self, caller: Caller, *, limit: int, kind: Kind = Kind.MERGE, before: str | None = None,
@@ -261,12 +260,14 @@ class Store:
             )
         return session.get_one(Job, row.job_id)
 
-    def _holder(self, repo: str, branch: str) -> str | None:
-        query = select(Job.id).where(
+    def _holder(self, repo: str, branch: str) -> tuple[str, str] | None:
+        """The active job and its owner."""
+        query = select(Job.id, Job.owner).where(
             func.lower(Job.target_repo) == repo.lower(), Job.target_branch == branch, Job.status.in_(ACTIVE)
         )
         with self._database.transaction() as session:
-            return session.scalars(query).one_or_none()
+            row = session.execute(query).one_or_none()
+        return (row.id, row.owner) if row else None
 
 
 def _after(seconds: float | None) -> ColumnElement[Any] | None:
@@ -274,10 +275,10 @@ def _after(seconds: float | None) -> ColumnElement[Any] | None:
     return None if seconds is None else func.clock_timestamp() + timedelta(seconds=seconds)
 
 
-def _busy(repo: str, branch: str, *, other: str | None) -> SpearError:
+def _busy(repo: str, branch: str, *, job: str | None) -> SpearError:
     return SpearError(
         Code.TARGET_BUSY, f"another job is active for {repo}@{branch}", pointer="/target/repo",
-        repo=repo, branch=branch, job=other,
+        repo=repo, branch=branch, job=job,
     )
 
 

@@ -32,8 +32,7 @@ def is_public(address: Address) -> bool:
     if isinstance(address, IPv6Address):
         if address.scope_id is not None:
             return False
-        inner = address.ipv4_mapped or (IPv4Address(int(address) & 0xFFFFFFFF) if address in _NAT64 else None)
-        if inner is not None:
+        if int(address) >> 32 and (inner := _wrapped(address)):
             return is_public(inner)
         if address not in _GLOBAL_UNICAST:
             return False
@@ -96,9 +95,15 @@ class Policy:
 
 def _inside(address: Address) -> bool:
     """An address that a listed host may have besides public ones: never one that all machines share."""
-    inner = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    one = inner or address
-    return not (one.is_link_local or one.is_multicast or one.is_unspecified)
+    one = (_wrapped(address) or address.sixtofour) if isinstance(address, IPv6Address) else None
+    return not any(what.is_link_local or what.is_multicast or what.is_unspecified for what in (address, one or address))
+
+
+def _wrapped(address: IPv6Address) -> IPv4Address | None:
+    """The address that it stands for where a translator (NAT64), or the kernel itself, sees one of IPv4 in it."""
+    compatible = int(address) >> 32 == 0 and int(address) > 1  # ::a.b.c.d, long deprecated; not :: and ::1
+    inside = compatible or address in _NAT64
+    return address.ipv4_mapped or (IPv4Address(int(address) & 0xFFFFFFFF) if inside else None)
 
 
 def _literal(host: str) -> Address | None:

@@ -202,3 +202,13 @@ def test_a_token_of_the_callers_own_is_used_and_grants_hold(api):
     assert api.submit(other, key=api.key, headers={"X-Hub-Token": token}).json()["code"] == "write_not_granted"
     for wrong in ("hf_" + "x" * 600, "a b", ""):
         assert api.submit(other, key=key, headers={"X-Hub-Token": wrong}).json()["code"] == "invalid_request"
+
+
+def test_a_busy_target_names_the_job_to_its_owner_only(api):
+    job = api.submit().json()
+    assert api.submit().json()["names"]["job"] == job["id"]
+    beside = api.call("POST", "/merges", json=api.recipe(), key=api.new_key("beside", grants=[api.user]))
+    assert (beside.status_code, beside.json()["code"]) == (409, "target_busy")
+    assert job["id"] not in beside.text
+    admin = api.new_key("admin", scopes=("admin",), grants=[api.user])
+    assert api.call("POST", "/merges", json=api.recipe(), key=admin).json()["names"]["job"] == job["id"]

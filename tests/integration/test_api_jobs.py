@@ -3,6 +3,7 @@
 import threading
 import time
 
+import httpx2
 import pytest
 
 from app.jobs.leases import Lease, Leases
@@ -126,6 +127,23 @@ def test_events_as_a_stream_that_can_be_resumed(api):
     assert [line for line in rest.text.splitlines() if line.startswith("id: ")] == ["id: 4"]
     bad = api.call("GET", f"/merges/{job_id}/events", headers={"Accept": "text/event-stream", "Last-Event-ID": "x"})
     assert (bad.status_code, bad.json()["code"]) == (400, "invalid_request")
+
+
+def test_a_stream_ends_with_its_callers_key(api, live_url, monkeypatch):
+    """Over a real socket; the job goes on, the revoked key hears no more of it."""
+    monkeypatch.setattr("app.api.stream.KEY_SECONDS", 0.2)
+    job_id = api.submit().json()["id"]
+    key_id = api.services.keys.page(limit=1)[0].id
+    headers = {"Authorization": f"Bearer {api.key}", "Accept": "text/event-stream"}
+    with httpx2.stream("GET", f"{live_url}/merges/{job_id}/events", headers=headers, timeout=20) as answer:
+        lines = answer.iter_lines()
+        assert any("job.queued" in line for line in (next(lines), next(lines)))
+        api.services.keys.revoke_one(key_id)
+        started = time.monotonic()
+        rest = list(lines)
+    assert time.monotonic() - started < 10
+    assert "job.failed" not in str(rest)
+    assert httpx2.get(f"{live_url}/merges/{job_id}/events", headers=headers).status_code == 401
 
 
 ROUTES = [

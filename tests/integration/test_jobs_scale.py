@@ -72,7 +72,7 @@ def test_no_question_that_is_asked_often_reads_all_jobs(many, plans):
     calls = {
         "claim": lambda: leases.claim_next(owner="w"), "sweep": many.rescue.sweep,
         "counts": store.counts, "oldest": store.oldest_queued_seconds,
-        "one": lambda: store.get(caller, f"mrg_{1:026}"), "version": lambda: store.version(middle),
+        "one": lambda: store.get(caller, f"mrg_{1:026}"), "glimpse": lambda: store.glimpse([middle]),
         "list": lambda: store.find(caller, limit=21), "next": lambda: store.find(caller, limit=21, before=middle),
         "all": lambda: store.find(admin, limit=21), "all next": lambda: store.find(admin, limit=21, before=middle),
         "status": lambda: store.find(caller, limit=21, status=[Status.FAILED]),
@@ -82,7 +82,7 @@ def test_no_question_that_is_asked_often_reads_all_jobs(many, plans):
         "no label": lambda: store.find(caller, limit=21, labels={"team": "none"}),
         "target": lambda: store.find(caller, limit=21, target="org/T77777"),
         "admin target": lambda: store.find(admin, limit=21, target="org/T77777"),
-        "busy": lambda: store.refuse_busy("org/nobody", "main"),
+        "busy": lambda: store.refuse_busy(caller, "org/nobody", "main"),
     }
     for name, call in calls.items():
         plan = plans(call)

@@ -180,7 +180,10 @@ def test_one_inner_address_among_public_ones_is_enough_to_refuse(trap, inner, fi
     assert trap.connections == 0
 
 
-@pytest.mark.parametrize("address", ["169.254.169.254", "fe80::1", "0.0.0.0", "224.0.0.1", "::ffff:169.254.169.254"])
+@pytest.mark.parametrize("address", [
+    "169.254.169.254", "fe80::1", "0.0.0.0", "224.0.0.1", "::ffff:169.254.169.254", "64:ff9b::169.254.169.254",
+    "2002:a9fe:a9fe::1", "::169.254.169.254", "::", "ff02::1",
+])  # fmt: skip
 def test_a_listed_name_may_be_inside_but_not_link_local(address):
     policy = Policy.of("hooks.internal")
     found = policy.admit("https://hooks.internal/x")
