@@ -24,6 +24,7 @@ keys = typer.Typer(no_args_is_help=True, help="API keys.")
 
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _PAGE = 100
+Owner = Annotated[str | None, typer.Option(help="whose keys, where several owners have keys of this name")]
 
 
 @keys.command()
@@ -74,12 +75,13 @@ def list_keys(*, as_json: Annotated[bool, typer.Option("--json", help="print JSO
 
 @keys.command()
 def rotate(
-    name: str, *, overlap: Annotated[str, typer.Option(help="how long the old key stays: 90s, 30m, 24h, 7d")] = "24h"
+    name: str, *, owner: Owner = None,
+    overlap: Annotated[str, typer.Option(help="how long the old key stays: 90s, 30m, 24h, 7d")] = "24h",
 ) -> None:
     """Make a key that may the same as the newest one of this name, and print it; the old one ends after the overlap."""
     span = _span(overlap)
     with _desk() as desk:
-        old = desk.keys.newest(name)
+        old = desk.keys.newest(name, owner=owner)
         row, token = desk.keys.rotate(old, overlap=span)
         desk.note("rotate", f"/keys/{row.id}")
     err.print(f"the old key ends at {datetime.now(UTC) + span:%Y-%m-%d %H:%M:%S} UTC")
@@ -87,10 +89,10 @@ def rotate(
 
 
 @keys.command()
-def revoke(name: str) -> None:
+def revoke(name: str, *, owner: Owner = None) -> None:
     """Revoke all keys of a name."""
     with _desk() as desk:
-        count = desk.keys.revoke(name=name)
+        count = desk.keys.revoke(name=name, owner=owner)
         desk.note("revoke", name, status=200 if count else 404)
     print(f"{count} revoked")
     if not count:

@@ -160,26 +160,32 @@ class Keys:
             expires_at = now + lifetime if lifetime else None
             return self._insert(session, expires_at=expires_at, **{name: getattr(old, name) for name in COPIED})
 
-    def newest(self, name: str) -> str:
-        """The id of the newest valid key of a name. Raises `SpearError(not_found)`."""
-        query = select(ApiKey).where(ApiKey.name == name).order_by(ApiKey.id.desc())
+    def newest(self, name: str, *, owner: str | None = None) -> str:
+        """The id of the newest valid key of a name.
+
+        Raises `SpearError(not_found)`, and `SpearError(invalid_request)` where several owners have keys of that name
+        and none of them is named.
+        """
         now = datetime.now(UTC)
         with self._database.transaction() as session:
+            query = select(ApiKey).where(*_named(session, name, owner)).order_by(ApiKey.id.desc())
             row = next((row for row in session.scalars(query) if _valid(row, now=now)), None)
         return _found(row, name).id
 
-    def revoke(self, *, name: str) -> int:
-        """Revoke all keys of a name; how many there were."""
-        return self._revoke(ApiKey.name == name)
+    def revoke(self, *, name: str, owner: str | None = None) -> int:
+        """Revoke all keys of a name; how many there were. Raises `SpearError(invalid_request)` as `newest` does."""
+        with self._database.transaction() as session:
+            which = _named(session, name, owner)
+        return self._revoke(*which)
 
     def revoke_one(self, key_id: str) -> ApiKey:
         """Revoke one key; again changes nothing. Raises `SpearError(not_found)`."""
         self._revoke(ApiKey.id == key_id)
         return self.get(key_id)
 
-    def _revoke(self, which: ColumnElement[bool]) -> int:
+    def _revoke(self, *which: ColumnElement[bool]) -> int:
         statement = (
-            update(ApiKey).where(which, ApiKey.revoked_at.is_(None)).values(revoked_at=func.now()).returning(ApiKey.id)
+            update(ApiKey).where(*which, ApiKey.revoked_at.is_(None)).values(revoked_at=func.now()).returning(ApiKey.id)
         )
         with self._database.transaction() as session:
             return len(session.scalars(statement).all())
@@ -218,6 +224,17 @@ def _note_use(session: Session, rows: Iterable[ApiKey], *, now: datetime) -> Non
 
 def _valid(row: ApiKey, *, now: datetime) -> bool:
     return row.revoked_at is None and (row.expires_at is None or row.expires_at > now)
+
+
+def _named(session: Session, name: str, owner: str | None) -> tuple[ColumnElement[bool], ...]:
+    """The keys of a name, which are one owner's."""
+    if owner is not None:
+        return ApiKey.name == name, ApiKey.owner == owner
+    owners = session.scalars(select(ApiKey.owner).where(ApiKey.name == name).distinct().order_by(ApiKey.owner)).all()
+    if len(owners) > 1:
+        message = f"keys named {name} belong to {', '.join(owners)}: say whose is meant"
+        raise SpearError(Code.INVALID_REQUEST, message, name=name)
+    return (ApiKey.name == name,)
 
 
 def _found(row: ApiKey | None, what: str) -> ApiKey:

@@ -161,7 +161,7 @@ class Stack:
         database = Database(database_url, pool_size=1)
         try:
             keys = Keys(database, secret=self._settings.secret)
-            keys.revoke(name=KEY_NAME)
+            keys.revoke(name=KEY_NAME, owner=KEY_NAME)
             grants = (namespace,) if namespace else ()
             scopes = ("merges:read", "merges:write")
             return keys.create(name=KEY_NAME, scopes=scopes, reads=grants, writes=grants, unlimited=True)

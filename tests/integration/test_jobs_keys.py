@@ -35,6 +35,17 @@ def test_revoked_and_expired_keys_are_not_found(jobs):
     assert jobs.keys.find(jobs.keys.create(name="b", scopes=("admin",), expires_at=past)) is None
 
 
+def test_a_name_that_two_owners_use_needs_the_owner(jobs):
+    mine, theirs = (jobs.keys.create(name="ci", owner=owner, scopes=("admin",)) for owner in ("me", "them"))
+    for call in (lambda: jobs.keys.revoke(name="ci"), lambda: jobs.keys.newest("ci")):
+        with pytest.raises(SpearError, match="me, them"):
+            call()
+    assert jobs.keys.newest("ci", owner="me") == jobs.keys.find(mine).key_id
+    assert jobs.keys.revoke(name="ci", owner="me") == 1
+    assert jobs.keys.find(mine) is None
+    assert jobs.keys.find(theirs)
+
+
 def test_the_worker_sees_what_the_owner_may_now(jobs):
     past = datetime.now(UTC) - timedelta(seconds=1)
     jobs.keys.create(name="old", owner="o", scopes=("admin",), reads=["x"], expires_at=past)
