@@ -9,11 +9,13 @@ from typing import Any
 import structlog
 
 from app.errors import Code, SpearError
+from app.hub.access import check_write
 from app.hub.blobs import BlobCache
 from app.hub.client import Hub, Hubs, connected
 from app.hub.download import Stopped, fetch
 from app.hub.inspect import Head
 from app.hub.preflight import Preflight, preflight
+from app.jobs.callers import Caller
 from app.jobs.changes import NewEvent
 from app.jobs.database import Database, DatabaseAway
 from app.jobs.keys import Keys
@@ -77,6 +79,7 @@ class Run:
         self.heartbeat.check()
         if isinstance(recipe, Scoring):
             return {"repo": None, "commit": None, "url": None} | summary
+        self._admit_target(recipe, hubs)
         return self.publication.publish(hubs.publisher, self.workspace.output, summary=summary)
 
     def _connected(self) -> AbstractContextManager[Hubs]:
@@ -91,15 +94,26 @@ class Run:
     def _resolve(self, recipe: Recipe | Scoring, hubs: Hubs) -> Preflight:
         """The same checks as before queueing, on the pinned commits: grants and access may have been taken away."""
         self.progress.begin("resolving")
-        caller = Keys(self.database, secret=b"").grants(self.job.key_id)
-        if caller is None:
-            raise SpearError(Code.READ_NOT_GRANTED, "the API key that submitted the job is no longer valid")
+        caller = self._caller(refusal=Code.READ_NOT_GRANTED)
         resolved = self.job.resolved
         commits = [resolved["base"]["commit"], *(expert["commit"] for expert in resolved["experts"])]
         with stopped_by_force(self.heartbeat, abandon=self.abandon):
             return preflight(
                 recipe, hubs=hubs, settings=self.settings, reads=caller.reads, writes=caller.writes, commits=commits
             )
+
+    def _admit_target(self, recipe: Recipe, hubs: Hubs) -> None:
+        """Hours may have passed since `_resolve`: grant and access to the target are asked for once more."""
+        caller = self._caller(refusal=Code.WRITE_NOT_GRANTED)
+        with stopped_by_force(self.heartbeat, abandon=self.abandon):
+            check_write(recipe.target, service=hubs.publisher, writes=caller.writes)
+
+    def _caller(self, *, refusal: Code) -> Caller:
+        """What the job's key may do now; raises `SpearError(refusal)` where that is nothing."""
+        found = self.patiently(lambda: Keys(self.database, secret=b"").grants(self.job.key_id))
+        if found is None:
+            raise SpearError(refusal, "the API key that submitted the job is no longer valid")
+        return found
 
     def _download(self, heads: tuple[Head, ...], hub: Hub) -> tuple[Input, ...]:
         """Every input's files in the job's directory, verified."""
@@ -154,6 +168,7 @@ class Run:
         summary = run_child(
             self.workspace.task, threads=self.settings.compute_threads, check=self.heartbeat.check,
             hear=lambda message: self._hear(message, spectra), started=lambda: self.crash.reach("child.started"),
+            kernels=self.workspace.kernels,
         )
         self.crash.reach("child.done")
         return summary
