@@ -35,6 +35,8 @@ OFFICIAL = "https://huggingface.co"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 READ_ATTEMPTS = 3
 FIRST_WAIT_SECONDS = 0.2
+TURN_SECONDS = (0.2, 0.5, 1.0, 2.0)
+"""waits for other creations of repositories to end"""
 _CHUNK = 1 << 20
 _WRITING_ROLES = ("admin", "write", "contributor")
 
@@ -126,16 +128,23 @@ class Hub:
     def create_repo(self, repo: str, *, private: bool) -> bool:
         """Creates the repository; one that exists stays as it is. Whether the Hub said that it made it now.
 
-        The client's own method asks again without end while another creation is under way, hence this one.
+        The Hub makes one repository of an account at a time, and other workers may be at it. The client's own method
+        asks again without end meanwhile, hence this one. Raises `HUB_UNAVAILABLE` if that takes too long.
         """
         owner, name = repo.split("/")
         body = {"name": name, "organization": owner, "type": "model", "visibility": "private" if private else "public"}
-        with self.calling(repo=repo):
-            reply = get_session().post(f"{self.endpoint}/api/repos/create", headers=self._headers, json=body)
-            if reply.status_code == 409 and "conflicting operation" not in reply.text:
-                return False
-            hf_raise_for_status(reply)
-        return True
+        for wait in (0.0, *TURN_SECONDS):
+            time.sleep(wait)
+            with self.calling(repo=repo):
+                reply = get_session().post(f"{self.endpoint}/api/repos/create", headers=self._headers, json=body)
+                if reply.status_code != httpx2.codes.CONFLICT:
+                    hf_raise_for_status(reply)
+                    return True
+                if "conflicting operation" not in reply.text:
+                    return False
+        raise SpearError(
+            Code.HUB_UNAVAILABLE, f"the Hub could not create {repo}: it is busy with another creation", repo=repo
+        )
 
     def create_branch(self, repo: str, branch: str, *, start: str) -> bool:
         """Creates the branch; one that exists stays as it is. Whether the Hub said that it made it now."""

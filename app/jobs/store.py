@@ -177,6 +177,8 @@ class Store:
         """
         with self._database.transaction() as session:
             job = _visible(session, caller, job_id, kind)
+            # from here on no worker claims it or hands it back: between the two questions it would be missed
+            session.execute(select(Job.id).where(Job.id == job_id).with_for_update())
             waiting = change(
                 session, job_id, where=(Job.status == Status.QUEUED, Job.publishing.is_(None)),
                 events=[NewEvent(type="job.cancelled")], **ENDED, status=Status.CANCELLED,

@@ -460,3 +460,19 @@ def test_a_target_that_is_created_is_told_once(desk, branch, what):
     head = prepare(desk.hub, target, made=lambda *found: made.append(found))
     prepare(desk.hub, target, made=lambda *found: made.append(found))
     assert made == [(what, head)]
+
+
+CONFLICT = "Cannot create repo: another conflicting operation is in progress"
+
+
+def test_repositories_that_are_created_side_by_side_wait_for_each_other(desk):
+    """The Hub makes one repository of an account at a time."""
+    desk.server.fault("status", path="/repos/create$", status=409, words=CONFLICT, times=2)
+    made: list[str] = []
+    prepare(desk.hub, desk.target, made=lambda what, _: made.append(what))
+    assert made == ["repository"]
+
+
+def test_a_creation_whose_turn_does_not_come_may_be_tried_again(desk):
+    desk.server.fault("status", path="/repos/create$", status=409, words=CONFLICT, times=None)
+    refused(Code.HUB_UNAVAILABLE, lambda: prepare(desk.hub, desk.target))

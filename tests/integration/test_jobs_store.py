@@ -1,13 +1,16 @@
 """Submitting, reading, listing and cancelling on a real Postgres."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import permutations
 
 import pytest
+from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError
 
 from app.errors import Code, SpearError
-from app.jobs.leases import Lease
+from app.jobs.leases import Lease, LeaseLostError
 from app.jobs.states import TRANSITIONS, Status
 from app.jobs.store import Idempotency
 
@@ -105,6 +108,33 @@ def test_cancelling_a_queued_job_ends_it_and_asking_again_changes_nothing(jobs):
     assert [event.type for event in jobs.store.events(jobs.caller, job_id, after=0, limit=9)] == [
         "job.queued", "job.cancelled",
     ]
+
+
+def test_a_job_that_is_handed_back_while_it_is_cancelled_is_not_missed(jobs):
+    """Between the questions whether it waits and whether somebody works on it the job may come back to the queue."""
+    job = jobs.leases.claim(jobs.submit(), owner="w")
+    lease, updates = Lease(job_id=job.id, token=job.lease_token), []
+
+    def back() -> None:
+        with suppress(LeaseLostError):
+            jobs.leases.hand_back(lease)
+
+    worker = threading.Thread(target=back)
+
+    def meanwhile(_connection, _cursor, statement, *_) -> None:
+        if statement.startswith("UPDATE jobs") and threading.current_thread() is threading.main_thread():
+            updates.append(statement)
+            if len(updates) == 2:
+                worker.start()
+                worker.join(0.5)
+
+    event.listen(jobs.database.engine, "before_cursor_execute", meanwhile)
+    try:
+        assert jobs.store.cancel(jobs.caller, job.id).status == "cancelling"
+    finally:
+        event.remove(jobs.database.engine, "before_cursor_execute", meanwhile)
+    worker.join()
+    assert jobs.get(job.id).status == "cancelling"
 
 
 def test_cancelling_what_has_ended_is_too_late(jobs):

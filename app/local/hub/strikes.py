@@ -41,6 +41,7 @@ class Action(BaseModel):
     ]
     status: int = Field(503, ge=400, le=599, description="of `status`, before applying, and `status_after`")
     retry_after: int | None = None
+    words: str = Field("Trouble on demand", description="the error of `status` and `status_after`")
     bytes: int = Field(0, ge=0, description="of the body that `truncate` lets through")
     delay: float = Field(0, ge=0, description="seconds that `slow` and `late` wait first")
     bytes_per_second: float | None = Field(None, gt=0, description="of both bodies under `slow`")
@@ -166,7 +167,7 @@ class Strike:
 
     async def _refuse(self) -> None:
         headers = {} if self.what.retry_after is None else {"Retry-After": str(self.what.retry_after)}
-        reply = JSONResponse({"error": "Trouble on demand"}, self.what.status, headers=headers)
+        reply = JSONResponse({"error": self.what.words}, self.what.status, headers=headers)
         await reply(self.scope, self.receive, self.send)
 
     async def _gone(self) -> None:
