@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +34,16 @@ _KILLED_HINTS = {
 
 def run_child(
     task: Path, *, threads: int, hear: Callable[[dict[str, Any]], None], check: Callable[[], None],
-    started: Callable[[], None] = lambda: None,
+    started: Callable[[], None] = lambda: None, kernels: Path | None = None,
 ) -> dict[str, Any]:
     """Run the pipeline on a task file; its summary.
 
     `hear` gets each message but the last, `check` is called several times a second and raises to stop the child.
+    `kernels` is the folder for compiled code, which outlives the child.
     Raises `SpearError` as the child reports it, or `compute_crashed` / `out_of_memory` if the child died.
     """
     last: dict[str, Any] = {}
-    with _started(task, threads=threads) as (process, pipe):
+    with _started(task, threads=threads, kernels=kernels) as (process, pipe):
         started()
         for message in _messages(pipe, check=check):
             if message["kind"] in {"done", "error"}:
@@ -58,14 +60,14 @@ def run_child(
 
 
 @contextmanager
-def _started(task: Path, *, threads: int) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+def _started(task: Path, *, threads: int, kernels: Path | None) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     reading, writing = os.pipe()
     parent = os.getpid()
     try:
         process = subprocess.Popen(  # noqa: S603  (a list of our own making, no shell)
             [sys.executable, "-P", "-m", "worker.pipeline", "spear-worker-child", str(task), str(writing)],
-            env=_environment(os.environ, threads=threads), pass_fds=(writing,), stdin=subprocess.DEVNULL,
-            stdout=_STDERR, start_new_session=True, preexec_fn=lambda: die_with(parent),  # noqa: PLW1509
+            env=_environment(os.environ, threads=threads, kernels=kernels), pass_fds=(writing,),
+            stdin=subprocess.DEVNULL, stdout=_STDERR, start_new_session=True, preexec_fn=lambda: die_with(parent),  # noqa: PLW1509
         )
     except BaseException:
         os.close(reading)
@@ -123,13 +125,22 @@ def _garbage(line: bytes) -> SpearError:
     return SpearError(Code.COMPUTE_CRASHED, f"the computing process said something unintelligible: {line[:80]!r}")
 
 
-def _environment(outer: Mapping[str, str], *, threads: int) -> dict[str, str]:
+def _environment(outer: Mapping[str, str], *, threads: int, kernels: Path | None = None) -> dict[str, str]:
     """No SPEAR_ name, no token, no proxy: only what Python, torch and the device need, and the word to stay offline."""
     count = str(threads)
-    return {name: outer[name] for name in PASSED_ON if name in outer} | {
+    places = {"NUMBA_CACHE_DIR": str(_compiled(kernels))} if kernels else {}
+    return {name: outer[name] for name in PASSED_ON if name in outer} | places | {
         "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count,
         "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "MPLBACKEND": "Agg", "PYTHONHASHSEED": "0",
     }
+
+
+def _compiled(kernels: Path) -> Path:
+    """The folder of what is compiled from these very sources; another version of them has another."""
+    sources = sha256()
+    for file in sorted((Path(__file__).parent / "methods" / "fused").glob("*.py")):
+        sources.update(file.read_bytes())
+    return kernels / sources.hexdigest()[:16]
 
 
 def _told(message: dict[str, Any]) -> SpearError:

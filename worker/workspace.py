@@ -30,6 +30,11 @@ class Workspace:
         return self.root / "cache"
 
     @property
+    def kernels(self) -> Path:
+        """Code that the children have compiled for this machine; safe to remove when no job runs."""
+        return self.root / "kernels"
+
+    @property
     def output(self) -> Path:
         return self.path / "output"
 
@@ -51,7 +56,7 @@ class Workspace:
 
         Raises `SpearError(worker_lost)` while an attempt that lost its lease still writes in it.
         """
-        for folder in (self.root, self.path.parent, self.cache, self.path):
+        for folder in (self.root, self.path.parent, self.cache, self.kernels, self.path):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
         try:

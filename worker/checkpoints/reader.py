@@ -3,6 +3,7 @@
 `preadv` into a reused buffer, not a mapping: measured faster (no page faults) and it leaves no pages in the process.
 """
 
+import errno
 import os
 from pathlib import Path
 from types import TracebackType
@@ -46,7 +47,7 @@ class Checkpoint:
         try:
             shards = {}
             for file in sorted(set(index.values())) if index else [_single(path)]:
-                handles[file] = os.open(path / file, os.O_RDONLY | os.O_CLOEXEC)
+                handles[file] = _open(path, file)
                 shards[file] = _read_header(handles[file], file=file)
             tensors = merge_shards(shards, index=index, file=INDEX) if index else shards.popitem()[1]
         except BaseException:
@@ -143,6 +144,16 @@ def _single(path: Path) -> str:
     if len(found) != 1:
         raise SpearError(Code.WEIGHTS_MISSING, f"no {SINGLE} and no {INDEX}", file=SINGLE)
     return found[0]
+
+
+def _open(path: Path, file: str) -> int:
+    """A shard, open for reading; raises `SpearError(WEIGHTS_MISSING)` where it is a link to somewhere else."""
+    try:
+        return os.open(path / file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise SpearError(Code.WEIGHTS_MISSING, f"{file} is a link, not a file", file=file) from None
 
 
 def _read_header(handle: int, *, file: str) -> dict[str, TensorInfo]:

@@ -8,9 +8,14 @@ the output. Arithmetic is fp32 with one rounding at the end, unless the method s
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from functools import cached_property
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+
+if TYPE_CHECKING:
+    from worker.methods.fused.engine import Engine
 
 CHUNK = 1 << 18
 """Elements of a chunk: 1 MiB as fp32."""
@@ -57,19 +62,35 @@ class Chunk:
 
 
 class Workspace:
-    """Buffers that are reused from chunk to chunk and tensor to tensor: fresh memory costs page faults."""
+    """Buffers that are reused from chunk to chunk and tensor to tensor: fresh memory costs page faults.
 
-    def __init__(self, *, keep: int = 4 * CHUNK) -> None:
+    Here it is decided whether compiled loops are used (`engine`), for the methods that have them.
+    """
+
+    def __init__(
+        self, *, keep: int = 4 * CHUNK, device: torch.device | None = None, fused: bool = True
+    ) -> None:
+        self.device = device or torch.device("cpu")
+        self._fused = fused and self.device.type == "cpu"
         self._keep = keep
         self._blocks: dict[tuple[str, torch.dtype], torch.Tensor] = {}
         self.memory: dict[object, Any] = {}
         """what a method wants to find again at its next tensor"""
 
+    @cached_property
+    def engine(self) -> "Engine | None":
+        """The compiled loops; None where numba is not installed or the device is not the CPU. Same bits either way."""
+        if not self._fused or find_spec("numba") is None:
+            return None
+        from worker.methods.fused.engine import Engine  # noqa: PLC0415  (half a second: for those who need it)
+
+        return Engine()
+
     def take(self, key: str, elements: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """An uninitialised 1-D tensor of so many elements; the same key gives the same memory again."""
         block = self._blocks.get((key, dtype))
         if block is None or block.numel() < elements:
-            block = torch.empty(max(elements, min(CHUNK, self._keep)), dtype=dtype)
+            block = torch.empty(max(elements, min(CHUNK, self._keep)), dtype=dtype, device=self.device)
             if elements <= self._keep:  # what a single huge tensor needs is not held for ever
                 self._blocks[key, dtype] = block
         return block[:elements]
@@ -108,6 +129,11 @@ class Method(ABC):
     def draws(cls, spec: Spec) -> int:  # noqa: ARG003
         """The random draws that mergekit makes for this tensor, where its order of draws is to be reproduced."""
         return 0
+
+    @classmethod
+    def prepare(cls, work: Workspace) -> None:
+        """Loads what the method needs, before the first tensor."""
+        _ = work
 
     @property
     def probes(self) -> Sequence[tuple[int, int]]:

@@ -43,6 +43,13 @@ def keep_mask(key: int, *, start: int, size: int, density: float, work: Workspac
     return bits.sub_(round(density * (1 << RESOLUTION))).bitwise_right_shift_(RESOLUTION)
 
 
+def mask_levels(key: int, density: float) -> list[tuple[int, int]]:
+    """The streams of which `keep_mask` is made, each with the limit below which its 15 bits keep an entry."""
+    if 0 < density < RARE:
+        return [*mask_levels(key, RARE), *mask_levels(key_of(key, "rest"), density / RARE)]
+    return [(key, round(density * (1 << RESOLUTION)))]
+
+
 def random_bits(key: int, *, start: int, size: int, work: Workspace) -> torch.Tensor:
     """int16 of `size`, uniform in 0 to 2^15 - 1, for elements from `start` on."""
     first = start // LANES

@@ -5,11 +5,12 @@ import math
 import torch
 
 from worker.methods.base import Chunk, NotFiniteError, Spec, Workspace
-from worker.methods.counter import keep_mask, key_of
+from worker.methods.counter import keep_mask, key_of, mask_levels
+from worker.methods.fused.plan import Thinning
 from worker.methods.task_vectors import TaskVectorMethod
 
 HELD = 64_000_000
-"""Bytes of masks that are held between the passes over one tensor; beyond that they are made again."""
+"""Bytes of masks that are held between two passes of torch over one tensor; beyond that they are made again."""
 
 
 class DareLinear(TaskVectorMethod):
@@ -26,13 +27,21 @@ class DareLinear(TaskVectorMethod):
         super().__init__(spec, work)
         self._keys = [key_of(spec.parameters["seed"], spec.name, key) for key in spec.keys]
         self._held: torch.Tensor | None = None
-        if self.rescale and spec.elements * len(spec.experts) <= HELD:
+        if self.rescale and not work.engine and spec.elements * len(spec.experts) <= HELD:
             pool: torch.Tensor = work.memory.setdefault("dare", torch.empty(HELD, dtype=torch.int8))
             self._held = pool[: spec.elements * len(spec.experts)].view(len(spec.experts), -1)
 
     @property
     def thins(self) -> bool:
         return any(density < 1 for density in self._densities)
+
+    def thinning(self) -> Thinning:
+        nothing = [0] * len(self._keys)
+        masks = [
+            mask_levels(key, density) if density < 1 else []
+            for key, density in zip(self._keys, self._densities, strict=True)
+        ]
+        return Thinning(nothing, nothing, masks)
 
     def thin(self, number: int, delta: torch.Tensor, chunk: Chunk) -> None:
         if self._densities[number] >= 1:

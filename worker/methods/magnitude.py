@@ -59,16 +59,21 @@ class Bracket:
         self._size = 0
         self.within = 0
 
-    def add(self, offsets: NDArray[np.int32]) -> None:
-        """Entries within, as patterns less `low`."""
+    def add(self, above: int, within: int, offsets: NDArray[np.int32]) -> None:
+        """Entries above, and those within as patterns less `low`, which a bracket of a single pattern does not need."""
+        self.above += above
+        self.within += within
+        if self.low == self.high:
+            return
         self._pending.append(offsets)
         self._size += len(offsets)
-        self.within += len(offsets)
         if self._size > PENDING:
             self._flush()
 
     def find(self, rank: int) -> tuple[int, int, int]:
         """The first and the last pattern between which the entry of this rank is, and its rank among these."""
+        if self.low == self.high:
+            return self.low, self.high, rank
         if self._counts is None:
             offsets = np.concatenate(self._pending)
             place = int(np.partition(offsets, len(offsets) - rank)[len(offsets) - rank])
@@ -103,7 +108,7 @@ class Selection:
         self._elements = elements
         self._work = work
         self._sample: list[torch.Tensor] = []
-        self._bracket = Bracket(0, 0)
+        self.bracket = Bracket(0, 0)
         self._high = 0
         self._rank = keep
         self._counts = torch.empty(0, dtype=torch.int64)
@@ -119,14 +124,14 @@ class Selection:
             raise NotFiniteError
         rank = self._keep / self._elements * len(sample)
         apart = 0.0 if len(sample) == self._elements else CERTAIN * self._doubt(sample) * len(sample) + 1
-        self._bracket = Bracket(
+        self.bracket = Bracket(
             _pattern(sample, rank + apart, beyond=0), _pattern(sample, rank - apart, beyond=LARGEST)
         )
         self._sample = []
 
     def check(self, values: torch.Tensor) -> None:
         """One chunk of a survey. Raises `NotFiniteError`."""
-        bracket = self._bracket
+        bracket = self.bracket
         span = bracket.high - bracket.low
         bits = self._work.take("bits", len(values), torch.int32).numpy()
         mask = self._work.take("bits.mask", len(values), torch.bool).numpy()
@@ -134,24 +139,25 @@ class Selection:
         if int(bits.max()) > LARGEST:
             raise NotFiniteError
         np.subtract(bits, np.int32(bracket.low), out=bits)
-        bracket.above += int(np.count_nonzero(np.greater(bits, np.int32(span), out=mask)))
+        above = int(np.count_nonzero(np.greater(bits, np.int32(span), out=mask)))
         # what is below the bracket is negative, as an unsigned integer very large
         np.less_equal(bits.view(np.uint32), np.uint32(span), out=mask)
-        bracket.add(np.compress(mask, bits))
+        within = np.compress(mask, bits)
+        bracket.add(above, len(within), within)
 
     def conclude_check(self) -> None:
         """The threshold is `found`, or the bracket is another for the next survey."""
-        bracket = self._bracket
+        bracket = self.bracket
         rank = self._keep - bracket.above
         if rank < 1:
-            self._bracket = Bracket(bracket.high + 1, LARGEST)
+            self.bracket = Bracket(bracket.high + 1, LARGEST)
             return
         if rank > bracket.within:
-            self._bracket = Bracket(0, bracket.low - 1)
+            self.bracket = Bracket(0, bracket.low - 1)
             return
         low, high, self.equal = bracket.find(rank)
         self.found = low == high
-        self._bracket = Bracket(low, high)
+        self.bracket = Bracket(low, high)
         self.threshold = torch.tensor(low, dtype=torch.int32).view(torch.float32).item()
 
     def _doubt(self, sample: torch.Tensor) -> float:

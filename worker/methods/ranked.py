@@ -47,9 +47,16 @@ class RankedMethod(TaskVectorMethod):
         if self.turn >= self._selecting:
             super().survey(chunk)
             return
-        for selection, delta in self._deltas(chunk):
-            if self.turn == 0 and chunk.start == 0:
+        open_ = self._open()
+        if self.turn == 0 and chunk.start == 0:
+            for _, selection in open_:
                 selection.guess()
+        if self.work.engine and self.work.engine.takes(chunk):
+            brackets = [(number, selection.bracket.low, selection.bracket.high) for number, selection in open_]
+            for (_, selection), found in zip(open_, self.work.engine.rank(chunk, brackets), strict=True):
+                selection.bracket.add(*found)
+            return
+        for selection, delta in self._deltas(chunk):
             selection.check(delta)
 
     def conclude(self) -> None:

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from math import isfinite
 
+import numpy as np
 import torch
 
 from worker.methods.base import Chunk, Method, NotFiniteError, Spec, Workspace
 from worker.methods.compat import CompatTaskVectors
+from worker.methods.fused.plan import Mix, Thinning
 
 ZERO_SUM = 1e-8
 """Below this a divisor counts as zero, and as one (mergekit's rule)."""
@@ -32,8 +34,10 @@ class TaskVectorMethod(Method):
         self.scale = float(spec.parameters["lambda"])
         self.normalize = bool(spec.parameters["normalize"])
         self.rescale = bool(spec.parameters.get("rescale")) and self.thins
-        self._norms = [[0.0, 0.0] for _ in spec.experts]
+        self._norms = np.zeros((len(spec.experts), 2))
         self._factors = self.weights
+        self._thinning: Thinning | None = None
+        self._mix: Mix | None = None
 
     @classmethod
     def made_for(cls, spec: Spec, work: Workspace) -> Method:
@@ -42,6 +46,10 @@ class TaskVectorMethod(Method):
     @classmethod
     def draws(cls, spec: Spec) -> int:
         return CompatTaskVectors.draws(spec) if spec.parameters.get("compat") else 0
+
+    @classmethod
+    def prepare(cls, work: Workspace) -> None:
+        _ = work.engine
 
     @property
     def thins(self) -> bool:
@@ -54,6 +62,11 @@ class TaskVectorMethod(Method):
     def thin(self, number: int, delta: torch.Tensor, chunk: Chunk) -> None:
         """Turns the delta of expert `number` into δ̂, in place; by default it is δ itself."""
 
+    def thinning(self) -> Thinning | None:
+        """What `thin` does, for the compiled loops; None where they cannot do it."""
+        nothing = [0] * len(self.spec.experts)
+        return Thinning(nothing, nothing, [()] * len(nothing)) if type(self).thin is TaskVectorMethod.thin else None
+
     def clear(self, delta: torch.Tensor) -> None:
         """Nothing of a chunk is kept; raises `NotFiniteError` where that would hide NaN or infinity."""
         if not isfinite(delta.abs().max().item()):
@@ -65,33 +78,59 @@ class TaskVectorMethod(Method):
         return int(self.rescale)
 
     def survey(self, chunk: Chunk) -> None:
-        """The survey of norms, before and after thinning; always the last one."""
+        """The survey of norms, before and after thinning, in fp64; always the last one."""
         if chunk.start == 0:
-            self.begin()
+            self._begin()
+        if self._thinning and self.work.engine and self.work.engine.takes(chunk):
+            self.work.engine.norms(chunk, self._thinning, self._norms)
+            return
         base = self.work.load("base", chunk.base)
         for number, norms in enumerate(self._norms):
             delta = self.delta(number, chunk, base).abs_()  # thinning looks at magnitudes only
-            norms[0] += delta.sum().item()
+            norms[0] += delta.sum(dtype=torch.float64).item()
             self.thin(number, delta, chunk)
-            norms[1] += delta.sum().item()
+            norms[1] += delta.sum(dtype=torch.float64).item()
 
     def conclude(self) -> None:
-        if not all(isfinite(before) for before, _ in self._norms):
+        norms = self._norms.tolist()
+        if not all(isfinite(before) for before, _ in norms):
             raise NotFiniteError(self.spec.name)
         self._factors = [
             weight * before / after if min(before, after) >= ZERO_NORM else weight
-            for weight, (before, after) in zip(self.weights, self._norms, strict=True)
+            for weight, (before, after) in zip(self.weights, norms, strict=True)
         ]
 
     def merge(self, chunk: Chunk, out: torch.Tensor) -> None:
         if chunk.start == 0:
-            self.begin()
+            self._begin()
+        if self._thinning and self._mix and self.work.engine and self.work.engine.takes(chunk, out.dtype):
+            if not self.work.engine.merge(chunk, out, self._thinning, self._mix):
+                raise NotFiniteError(self.spec.name)
+            return
         base = self.work.load("base", chunk.base)
-        if self.elects and len(chunk.experts) > 1:
+        if self._electing:
             base.add_(self._elected(chunk, base), alpha=self._scale)
         else:
             base.add_(self._summed(chunk, base))
         out.copy_(base)
+
+    def _begin(self) -> None:
+        self.begin()
+        if not self.work.engine:
+            return
+        self._thinning = self.thinning()
+        self._mix = (
+            Mix(
+                self._factors, self.weights, self._scale, elects=True, alike=self._alike,
+                divided=self.normalize, paired=self._paired,
+            )
+            if self._electing
+            else Mix(self._shares(), self.weights, scale=1.0)
+        )  # fmt: skip
+
+    @property
+    def _electing(self) -> bool:
+        return self.elects and len(self.spec.experts) > 1
 
     def delta(self, number: int, chunk: Chunk, base: torch.Tensor, *, key: str = "delta") -> torch.Tensor:
         """`expert - base` in fp32, in the buffer `key`."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from worker.methods.base import Chunk, Spec
+from worker.methods.fused.plan import Thinning
 from worker.methods.magnitude import Trim
 from worker.methods.ranked import RankedMethod
 
@@ -27,6 +28,12 @@ class Ties(RankedMethod):
 
     def begin(self) -> None:
         self._trims = [Trim(selection, self.work) if selection else None for (selection,) in self.selections]
+
+    def thinning(self) -> Thinning:
+        found = [selection for (selection,) in self.selections]
+        thresholds = [selection.threshold if selection else 0.0 for selection in found]
+        equal = [selection.equal if selection else 0 for selection in found]
+        return Thinning(thresholds, equal, [[(0, 0)] if ranks[0] == 0 else [] for ranks in self.ranks])
 
     def thin(self, number: int, delta: torch.Tensor, chunk: Chunk) -> None:
         trim = self._trims[number]

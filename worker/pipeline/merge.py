@@ -56,6 +56,7 @@ def merge(task: Task, decisions: Mapping[str, float] | None, reporter: Reporter)
         checkpoints = open_inputs(task, stack)
         operations = plan_operations(task, checkpoints, decisions)
         tensors = [(op.name, op.dtype, op.shape) for op in operations]
+        work = _prepared(operations)
         # before the writer takes its room on the disk: where there is none, it is this stage that fails
         reporter.stage("merging", total=float(sum(map(size_of, tensors))), unit="bytes")
         writer = stack.enter_context(
@@ -67,7 +68,7 @@ def merge(task: Task, decisions: Mapping[str, float] | None, reporter: Reporter)
         )
         resumed = len(writer.finished)
         with WriteBehind(writer) as behind:
-            run = _Run(task, checkpoints, behind)
+            run = _Run(task, checkpoints, behind, work)
             _write_all(run, writer, {op.name: op for op in operations}, reporter)
         files = writer.complete()
         source = task.merging.tokenizer_input
@@ -80,6 +81,14 @@ def merge(task: Task, decisions: Mapping[str, float] | None, reporter: Reporter)
         seconds=time.monotonic() - began, bytes_read=sum(checkpoint.bytes_read for checkpoint in checkpoints),
         bytes_written=sum(file.nbytes for file in files), resumed=resumed,
     )
+
+
+def _prepared(operations: Iterable[Operation]) -> Workspace:
+    """The buffers, and what the methods load once for all tensors."""
+    work, methods = Workspace(), load_all()
+    for name in {operation.method for operation in operations if operation.spec}:
+        methods[name].prepare(work)
+    return work
 
 
 def _write_all(run: "_Run", writer: ShardedWriter, operations: Mapping[str, Operation], reporter: Reporter) -> None:
@@ -102,11 +111,11 @@ def _write_all(run: "_Run", writer: ShardedWriter, operations: Mapping[str, Oper
 class _Run:
     """One merge under way: the buffers, and the loops over chunks."""
 
-    def __init__(self, task: Task, checkpoints: Sequence[Checkpoint], behind: WriteBehind) -> None:
+    def __init__(self, task: Task, checkpoints: Sequence[Checkpoint], behind: WriteBehind, work: Workspace) -> None:
         self.task = task
         self.checkpoints = checkpoints
         self.behind = behind
-        self.work = Workspace()
+        self.work = work
         self.methods = load_all()
 
     def perform(self, operation: Operation) -> str:
@@ -121,7 +130,10 @@ class _Run:
         except NotFiniteError:
             self._blame(operation)
         except UndefinedError as error:
-            raise SpearError(Code.MERGE_UNDEFINED, str(error), tensor=operation.name) from error
+            file = self.checkpoints[0].tensors[operation.name].file
+            raise SpearError(
+                Code(getattr(error, "code", Code.MERGE_UNDEFINED)), str(error), tensor=operation.name, file=file
+            ) from error
         return method.operation
 
     def will_need(self, operation: Operation) -> None:

@@ -16,7 +16,7 @@ from worker.pipeline.parameters import Parameters
 from worker.pipeline.task import Input, Task
 
 OUTPUT_TAGS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
-FORMAT = 3
+FORMAT = 4
 """raised whenever the same plan would give other bytes than before: journals of older plans are then void"""
 
 
@@ -41,7 +41,7 @@ def plan_operations(
     """One operation per tensor of the output: the last expert's tensors, and what only the others have.
 
     A tied head that is stored beside its embedding is left out. Raises `SpearError` (SHAPE_MISMATCH,
-    DTYPE_UNSUPPORTED, INVALID_RECIPE) naming the tensor.
+    DTYPE_MISMATCH, INVALID_RECIPE) naming the tensor.
     """
     names = _union(checkpoints)
     parameters = Parameters(task, names)
@@ -110,7 +110,7 @@ def _check_alike(found: TensorInfo, model: TensorInfo, entry: Input) -> None:
         )
     if found.dtype not in MERGEABLE:
         raise SpearError(
-            Code.DTYPE_UNSUPPORTED, f"{found.name} is stored as {found.dtype} in {entry.repo}",
+            Code.DTYPE_MISMATCH, f"{found.name} is {found.dtype} in {entry.repo}, elsewhere {model.dtype}",
             repo=entry.repo, file=found.file, tensor=found.name,
         )
 

@@ -1,0 +1,377 @@
+"""Compiled loops over blocks that stay in the first cache: one pass over memory, where torch's operations take a dozen.
+
+Each statement is one fp32 operation of the torch path, in its order, so the bits are the same: no fast mathematics, no
+contraction, and a fused multiply-add where torch has one (`add` with `alpha`). All of it is in this one file, because
+numba's cache notices changes of the file that it compiles, not of others.
+
+Models are given as (address, kind): one compilation serves all dtypes and any number of experts. Blocks of the models
+and of what is computed are rows of `rows`, float32 of (experts + 3, BLOCK): the experts', the sign, the sum, the base.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numpy as np
+from llvmlite import ir
+from numba import carray, njit, types  # type: ignore[attr-defined]
+from numba.extending import intrinsic
+
+from worker.methods.fused.plan import KEEP_ALL, PAIRED, PLAIN, POSITIVE
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+BLOCK = 2048
+BF16, F16, F32 = 0, 1, 2
+CLEAR_SIGN = np.uint32(0x7FFFFFFF)
+TINY = np.float32(1e-30)
+SMALLEST_NORMAL = np.float32(2.0**-126)
+ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+MIX1, MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+LOW15 = np.uint16(0x7FFF)
+
+
+def compiled(function: Function) -> Function:
+    """Machine code for this processor, kept on the disk where there is a place for it."""
+    try:
+        made = njit(cache=True, nogil=True, error_model="numpy")(function)
+    except RuntimeError:  # no folder that may be written to
+        made = njit(nogil=True, error_model="numpy")(function)
+    return cast("Function", made)
+
+
+def _one_instruction(source: Any, result: Any, emit: Callable[[Any, Any], Any]) -> Any:
+    """A function of one number that is one or two instructions, which numba has no word for."""
+
+    @intrinsic
+    def instruction(typing: Any, value: Any) -> Any:  # noqa: ARG001  (numba's protocol)
+        return result(source), lambda _context, builder, _signature, values: emit(builder, values[0])
+
+    return instruction
+
+
+_HALF, _FLOAT, _SHORT, _WORD = ir.HalfType(), ir.FloatType(), ir.IntType(16), ir.IntType(32)
+_pointer = _one_instruction(
+    types.uint64, types.voidptr, lambda builder, value: builder.inttoptr(value, ir.IntType(8).as_pointer())
+)
+_pattern = _one_instruction(types.float32, types.uint32, lambda builder, value: builder.bitcast(value, _WORD))
+_number = _one_instruction(types.uint32, types.float32, lambda builder, value: builder.bitcast(value, _FLOAT))
+_from_half = _one_instruction(
+    types.uint16, types.float32, lambda builder, value: builder.fpext(builder.bitcast(value, _HALF), _FLOAT)
+)
+_to_half = _one_instruction(
+    types.float32, types.uint16, lambda builder, value: builder.bitcast(builder.fptrunc(value, _HALF), _SHORT)
+)
+
+
+@cast("Callable[..., Any]", intrinsic)
+def _fma(typing: Any, a: Any, b: Any, c: Any) -> Any:  # noqa: ARG001
+    """a · b + c, rounded once."""
+    signature = types.float32(types.float32, types.float32, types.float32)
+    return signature, lambda _context, builder, _signature, values: builder.fma(*values)
+
+
+@compiled
+def _load(address: Any, kind: Any, at: Any, block: Any) -> None:
+    """`block` = the model's elements from `at` on, as fp32: exact."""
+    size = block.size
+    if kind == BF16:
+        short = carray(_pointer(address), (at + size,), np.uint16)[at:]
+        for i in range(size):
+            block[i] = _number(np.uint32(np.uint32(short[i]) << np.uint32(16)))
+    elif kind == F16:
+        half = carray(_pointer(address), (at + size,), np.uint16)[at:]
+        for i in range(size):
+            block[i] = _from_half(half[i])
+    else:
+        whole = carray(_pointer(address), (at + size,), np.float32)[at:]
+        for i in range(size):
+            block[i] = whole[i]
+
+
+@compiled
+def _store(address: Any, kind: Any, at: Any, block: Any) -> None:
+    """The output's elements from `at` on = `block`, rounded once, to nearest, ties to even; NaN stays NaN."""
+    size = block.size
+    if kind == BF16:
+        short = carray(_pointer(address), (at + size,), np.uint16)[at:]
+        for i in range(size):
+            word = _pattern(block[i])
+            odd = np.uint32(np.uint32(word >> np.uint32(16)) & np.uint32(1))
+            rounded = np.uint32(np.uint32(np.uint32(word + np.uint32(0x7FFF)) + odd) >> np.uint32(16))
+            short[i] = np.uint16(rounded) if block[i] == block[i] else np.uint16(0x7FC0)
+    elif kind == F16:
+        half = carray(_pointer(address), (at + size,), np.uint16)[at:]
+        for i in range(size):
+            half[i] = _to_half(block[i])
+    else:
+        whole = carray(_pointer(address), (at + size,), np.float32)[at:]
+        for i in range(size):
+            whole[i] = block[i]
+
+
+@compiled
+def _subtract(block: Any, base: Any) -> Any:
+    """`block` - `base`, in place; the largest pattern of a magnitude, which tells NaN and infinity."""
+    largest = np.int32(0)
+    for i in range(block.size):
+        block[i] = block[i] - base[i]
+        largest = max(largest, np.int32(_pattern(block[i]) & CLEAR_SIGN))
+    return largest
+
+
+@compiled
+def _trim(block: Any, threshold: Any, left: Any) -> Any:
+    """Keeps magnitudes above the threshold, and the first `left` that equal it; how many equals are left to keep."""
+    place = 0
+    if left > 0:
+        equal = np.int32(0)
+        for i in range(block.size):
+            equal = np.int32(equal + np.int32(abs(block[i]) == threshold))
+        place = block.size
+        if equal > left:
+            place = 0
+            while left > 0:
+                left -= int(abs(block[place]) == threshold)
+                place += 1
+        else:
+            left -= equal
+    before, after = block[:place], block[place:]
+    for i in range(before.size):
+        before[i] = before[i] if abs(before[i]) >= threshold else ZERO
+    for i in range(after.size):
+        after[i] = after[i] if abs(after[i]) > threshold else ZERO
+    return left
+
+
+@compiled
+def _mask(block: Any, key: Any, limit: Any, start: Any, words: Any) -> None:
+    """Zeroes what the words of the stream `key` do not keep (`worker.methods.counter`): 15 bits below `limit`.
+
+    `start` is the block's place in the tensor, `words` uint64 of BLOCK / 2.
+    """
+    first = np.uint64(start // 4)
+    bits = words.view(np.uint16)[start % 4 :]
+    for i in range((block.size + start % 4 + 3) // 4):
+        word = np.uint64(key + (first + np.uint64(i + 1)) * GOLDEN)
+        word = (word ^ (word >> np.uint64(30))) * MIX1
+        word = (word ^ (word >> np.uint64(27))) * MIX2
+        words[i] = word ^ (word >> np.uint64(31))
+    for i in range(block.size):
+        block[i] = block[i] if np.uint16(bits[i] & LOW15) < limit else ZERO
+
+
+@compiled
+def _thin(block: Any, e: Any, start: Any, thresholds: Any, left: Any, keys: Any, limits: Any, words: Any) -> None:
+    """Expert `e`'s δ̂ of δ, in place: trimmed where it has a threshold, masked where it has limits."""
+    if thresholds[e] > 0:
+        left[e] = _trim(block, thresholds[e], left[e])
+    for level in range(keys.shape[1]):
+        if limits[e, level] < KEEP_ALL:
+            _mask(block, keys[e, level], np.uint16(limits[e, level]), start, words)
+
+
+@compiled
+def _magnitude(block: Any, sums: Any) -> Any:
+    """The sum of the magnitudes in fp64, by folding in halves: an order of additions that no processor changes.
+
+    `sums` is float64 of BLOCK / 2.
+    """
+    half = BLOCK // 2
+    first, second = block[:half], block[half:]
+    for i in range(first.size):
+        sums[i] = np.float64(abs(first[i]))
+    for i in range(first.size, half):
+        sums[i] = 0.0
+    for i in range(second.size):
+        sums[i] += np.float64(abs(second[i]))
+    while half > 1:
+        half //= 2
+        lower, upper = sums[:half], sums[half : 2 * half]
+        for i in range(half):
+            lower[i] += upper[i]
+    return sums[0]
+
+
+@compiled
+def _halve_pairs(first: Any, second: Any, total: Any) -> None:
+    """Half of `total` where both count: two experts of one weight."""
+    for i in range(total.size):
+        both = min(first[i], second[i]) > ZERO
+        total[i] = total[i] + (-HALF * total[i] if both else ZERO)
+
+
+@compiled
+def _divide(rows: Any, total: Any, weights: Any, how: Any) -> None:
+    """`total` over the sum of the weights of what counts; destroys the experts' rows."""
+    size = total.size
+    divisor = rows[0][:size]
+    for i in range(size):
+        divisor[i] = (ONE if divisor[i] > ZERO else ZERO) * weights[0]
+    for e in range(1, weights.size):
+        row, weight = rows[e][:size], weights[e]
+        for i in range(size):
+            divisor[i] = _fma(ONE if row[i] > ZERO else ZERO, weight, divisor[i])
+    for i in range(size):
+        if how == POSITIVE:
+            by = TINY if divisor[i] < TINY else divisor[i]  # noqa: FURB136  (a choice, not a call)
+        else:
+            by = divisor[i] + ((-ONE if divisor[i] != ZERO else -ZERO) + ONE)
+        total[i] = total[i] / by
+
+
+@compiled
+def _add_up(rows: Any, count: Any, total: Any) -> None:
+    """`total` = the sum of the experts' rows, from left to right."""
+    first, second = rows[0][: total.size], rows[1][: total.size]
+    for i in range(total.size):
+        total[i] = first[i] + second[i]
+    for e in range(2, count):
+        row = rows[e][: total.size]
+        for i in range(total.size):
+            total[i] = total[i] + row[i]
+
+
+@compiled
+def _signs(sums: Any) -> None:
+    """The elected signs of sums, in place; a sum of zero elects plus."""
+    for i in range(sums.size):
+        moved = sums[i] + SMALLEST_NORMAL
+        sums[i] = (ONE if moved > ZERO else ZERO) - (ONE if moved < ZERO else ZERO)
+
+
+@compiled
+def _agreeing(row: Any, sign: Any) -> None:
+    """The magnitudes of what has the elected sign, in place."""
+    for i in range(row.size):
+        signed = row[i] * sign[i]
+        row[i] = ZERO if signed < ZERO else signed  # noqa: FURB136  (-0 and NaN stay, as in torch)
+
+
+@compiled
+def _elect(rows: Any, base: Any, factors: Any, weights: Any, how: Any, alike: Any, scale: Any) -> None:
+    """`base` += scale · the sum of what has the elected sign (`TaskVectorMethod._elected`)."""
+    count, size = factors.size, base.size
+    sign, total = rows[count][:size], rows[count + 1][:size]
+    if not alike:
+        for e in range(count):
+            row, factor = rows[e][:size], factors[e]
+            for i in range(size):
+                row[i] = row[i] * factor
+    _add_up(rows, count, sign)
+    _signs(sign)
+    for e in range(count):
+        _agreeing(rows[e][:size], sign)
+    _add_up(rows, count, total)
+    if how == PAIRED:
+        _halve_pairs(rows[0][:size], rows[1][:size], total)
+    elif how != PLAIN:
+        _divide(rows, total, weights, how)
+    for i in range(size):
+        base[i] = _fma(total[i] * sign[i], scale, base[i])
+
+
+@compiled
+def _sum(rows: Any, base: Any, factors: Any) -> None:
+    """`base` += Σ factor · δ̂ (`TaskVectorMethod._summed`)."""
+    size = base.size
+    first = rows[0][:size]
+    for i in range(size):
+        first[i] = first[i] * factors[0]
+    for e in range(1, factors.size):
+        row, factor = rows[e][:size], factors[e]
+        for i in range(size):
+            first[i] = _fma(row[i], factor, first[i])
+    for i in range(size):
+        base[i] = base[i] + first[i]
+
+
+@compiled
+def merge(
+    size: Any, start: Any, models: Any, kinds: Any, rows: Any, words: Any, thresholds: Any, left: Any, keys: Any,
+    limits: Any, factors: Any, weights: Any, elects: Any, how: Any, alike: Any, scale: Any,
+) -> Any:
+    """One chunk: thinned, mixed, added to the base, rounded. The largest pattern of a magnitude of a δ.
+
+    `models` are the base's address, the experts' and the output's.
+    """  # fmt: skip
+    count, largest = factors.size, np.int32(0)
+    for at in range(0, size, BLOCK):
+        length = min(BLOCK, size - at)
+        base = rows[count + 2][:length]
+        _load(models[0], kinds[0], at, base)
+        for e in range(count):
+            delta = rows[e][:length]
+            _load(models[e + 1], kinds[e + 1], at, delta)
+            largest = max(largest, _subtract(delta, base))
+            _thin(delta, e, start + at, thresholds, left, keys, limits, words)
+        if elects:
+            _elect(rows, base, factors, weights, how, alike, np.float32(scale))
+        else:
+            _sum(rows, base, factors)
+        _store(models[count + 1], kinds[count + 1], at, base)
+    return largest
+
+
+@compiled
+def norms(
+    size: Any, start: Any, models: Any, kinds: Any, rows: Any, words: Any, thresholds: Any, left: Any, keys: Any,
+    limits: Any, sums: Any,
+) -> None:
+    """The survey of norms: `sums` (experts, 2) get the magnitudes of one chunk, before and after thinning."""
+    count, folded = sums.shape[0], words.view(np.float64)
+    for at in range(0, size, BLOCK):
+        length = min(BLOCK, size - at)
+        base = rows[count + 2][:length]
+        _load(models[0], kinds[0], at, base)
+        for e in range(count):
+            delta = rows[e][:length]
+            _load(models[e + 1], kinds[e + 1], at, delta)
+            _subtract(delta, base)
+            sums[e, 0] += _magnitude(delta, folded)
+            _thin(delta, e, start + at, thresholds, left, keys, limits, words)
+            sums[e, 1] += _magnitude(delta, folded)
+
+
+@compiled
+def _within(block: Any, low: Any, span: Any, found: Any) -> Any:
+    """Appends the patterns (less `low`) from `low` to `low` + `span` to `found`; how many. Without a branch."""
+    count = 0
+    for i in range(block.size):
+        offset = np.uint32(np.uint32(_pattern(block[i]) & CLEAR_SIGN) - low)
+        found[count] = offset
+        count += int(offset <= span)
+    return count
+
+
+@compiled
+def rank(
+    size: Any, models: Any, kinds: Any, rows: Any, wanted: Any, lows: Any, spans: Any, found: Any, counts: Any
+) -> Any:
+    """The survey of ranks: of each bracket (of expert `wanted`), how many magnitudes are above it and within.
+
+    `counts` is (brackets, 2). What is within is put into `found` (brackets, `size` + 1 or more), unless the bracket is
+    a single pattern. Returns the largest pattern of a magnitude.
+    """
+    largest, count = np.int32(0), rows.shape[0] - 3
+    for at in range(0, size, BLOCK):
+        length = min(BLOCK, size - at)
+        base, done = rows[count + 2][:length], -1
+        _load(models[0], kinds[0], at, base)
+        for number in range(wanted.size):
+            delta = rows[wanted[number]][:length]
+            if wanted[number] != done:
+                done = wanted[number]
+                _load(models[done + 1], kinds[done + 1], at, delta)
+                largest = max(largest, _subtract(delta, base))
+            low, span = np.uint32(lows[number]), np.uint32(spans[number])
+            above, inside = np.int32(0), np.int32(0)
+            for i in range(delta.size):
+                magnitude = np.int32(_pattern(delta[i]) & CLEAR_SIGN)
+                above = np.int32(above + np.int32(magnitude > np.int32(low + span)))
+                inside = np.int32(inside + np.int32(magnitude == np.int32(low)))
+            counts[number, 0] += above
+            if span > 0:
+                inside = np.int32(_within(delta, low, span, found[number, counts[number, 1] :]))
+            counts[number, 1] += inside
+    return largest
