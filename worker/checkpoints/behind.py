@@ -26,16 +26,21 @@ class WriteBehind:
     """Hands chunks to a `ShardedWriter` in a thread of its own, in order, through a few buffers that are used again.
 
     A failure in the thread is raised by the next call here. Leaving the context waits for the thread. `overlap` says
-    whether there is a thread at all; by default where there is more than one core.
+    whether there is a thread at all; by default where there is more than one core. Up to `held` buffers may be out
+    before the first of them is written; with `pin` a device can copy into them by itself.
     """
 
-    def __init__(self, writer: ShardedWriter, *, overlap: bool | None = None) -> None:
+    def __init__(
+        self, writer: ShardedWriter, *, overlap: bool | None = None, held: int = 1, pin: bool = False
+    ) -> None:
         self._writer = writer
         self._overlap = len(os.sched_getaffinity(0)) > 1 if overlap is None else overlap
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._free: queue.SimpleQueue[torch.Tensor] = queue.SimpleQueue()
-        for _ in range(DEPTH if self._overlap else 1):
-            self._free.put(torch.empty(0, dtype=torch.uint8))
+        self._pin = pin
+        self._lent: dict[int, torch.Tensor] = {}
+        for _ in range(DEPTH - 1 + held if self._overlap else held):
+            self._free.put(torch.empty(0, dtype=torch.uint8, device="cpu"))
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="write-behind", daemon=True)
 
@@ -45,13 +50,13 @@ class WriteBehind:
         block = self._free.get()
         self._check()
         if block.numel() < elements * dtype.itemsize:
-            block = torch.empty(elements * dtype.itemsize, dtype=torch.uint8)
-        self._block = block
+            block = torch.empty(elements * dtype.itemsize, dtype=torch.uint8, device="cpu", pin_memory=self._pin)
+        self._lent[block.data_ptr()] = block
         return block[: elements * dtype.itemsize].view(dtype)
 
     def write(self, name: str, chunk: torch.Tensor) -> None:
-        """The next piece of a tensor, computed in the buffer that `buffer` gave last."""
-        block = self._block
+        """The next piece of a tensor, computed in a buffer that `buffer` gave."""
+        block = self._lent.pop(chunk.data_ptr())
         self._do(lambda: self._write(name, chunk, block))
 
     def finish(self, name: str, *, note: str, then: Job) -> None:
