@@ -72,9 +72,18 @@ class Deliveries:
         self._ladder = tuple(ladder)
 
     def take(self) -> Delivery | None:
-        """A due delivery, hidden from the other senders for `HOLD`; None if there is none."""
+        """A due delivery, hidden from the other senders for `HOLD`; None if there is none.
+
+        Owners are served by lot, each one's oldest first: a receiver that lets every word time out delays its own
+        owner's words only.
+        """
+        waiting = (Delivery.status == "pending", Delivery.due_at <= NOW)
+        whose = (
+            select(Delivery.owner).where(*waiting).group_by(Delivery.owner).order_by(func.random()).limit(1)
+            .scalar_subquery()
+        )
         due = (
-            select(Delivery.id).where(Delivery.status == "pending", Delivery.due_at <= NOW)
+            select(Delivery.id).where(*waiting, Delivery.owner == whose)
             .order_by(Delivery.due_at).limit(1).with_for_update(skip_locked=True).scalar_subquery()
         )
         statement = (
