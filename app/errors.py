@@ -121,7 +121,7 @@ KINDS: dict[Code, Kind] = {
     Code.IDEMPOTENCY_KEY_REUSED: Kind(
         status=422, title="The Idempotency-Key was used with another body", hint="Use a new key for a new request."
     ),
-    Code.TOO_LATE: Kind(status=409, title="The job has gone too far for this"),
+    Code.TOO_LATE: Kind(status=409, title="It is too late for this"),
     Code.NOT_RETRYABLE: Kind(status=409, title="Only failed and cancelled jobs can be retried"),
     Code.NOT_READY: Kind(status=503, title="The service is not ready", retryable=True),
     Code.WEBHOOK_REFUSED: Kind(

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Header, Query, Response
 from fastapi import Request as HttpRequest
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
+from pydantic import WithJsonSchema
 
 from app.api.auth import Reader, Writer
 from app.api.bodies import Body
@@ -26,6 +27,7 @@ from app.queue.dispatch import announce
 
 MAX_WAIT_SECONDS = 30
 RETRY_AFTER = "2"
+Label = Annotated[str, WithJsonSchema({"type": "string", "pattern": ":"})]
 _NAMES = {Kind.MERGE: ("merge", "merges"), Kind.SCORES: ("scoring", "scorings")}
 
 
@@ -51,7 +53,7 @@ def _add_list(router: APIRouter, kind: Kind) -> None:
     @router.get("", response_model=JobPage, operation_id=f"list_{many}")
     def get_jobs(
         *, services: Uses, caller: Reader, status: Annotated[list[Status] | None, Query()] = None,
-        target: str | None = None, label: Annotated[list[str] | None, Query(description="name:value")] = None,
+        target: str | None = None, label: Annotated[list[Label] | None, Query(description="name:value")] = None,
         limit: Annotated[int, Query(ge=1, le=100)] = 20, cursor: str | None = None,
     ) -> JobPage:
         """Jobs, newest first."""
@@ -139,9 +141,10 @@ def _add_details(router: APIRouter, kind: Kind) -> None:
 
         With `Accept: text/event-stream` they come as they happen, after `Last-Event-ID`, until the job has ended.
         """
+        seen = last_seen(last_event_id)
         if MEDIA_TYPE in (accept or ""):
             services.store.get(caller, job_id, kind=kind)
-            return stream(services, caller, job_id, kind=kind, after=last_seen(last_event_id))
+            return stream(services, caller, job_id, kind=kind, after=seen)
         cursors = Cursors(services.settings.secret, kind=f"events.{job_id}")
         after = int(cursors.read(cursor)) if cursor else 0
         events = services.store.events(caller, job_id, after=after, limit=limit, kind=kind)

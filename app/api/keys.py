@@ -15,12 +15,13 @@ from app.errors import Code, SpearError
 from app.hub.credentials import is_known
 from app.jobs.keys import Allowance
 from app.jobs.tables import ApiKey
+from app.recipes.scalars import Whole
 
 router = APIRouter(prefix="/keys", tags=["keys"], responses=RESPONSES, dependencies=[ADMINS_ONLY])
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Grant = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9._-]{1,96})?$")]
-Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Count = Annotated[Whole, Field(ge=0, le=2**31 - 1)]
 
 
 class NewKey(BaseModel):
@@ -36,10 +37,10 @@ class NewKey(BaseModel):
     unlimited: bool = False
     expires_at: Moment | None = Field(None, description="with a time zone; it must lie in the future")
     credential: Name | None = Field(None, description="the Hub credential that its jobs act with")
-    requests_per_minute: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+    requests_per_minute: Annotated[Whole, Field(ge=1, le=2**31 - 1)] | None = None
     max_active: Count | None = None
     max_running: Count | None = None
-    bytes_per_day: Annotated[int, Field(ge=0, le=2**62)] | None = None
+    bytes_per_day: Annotated[Whole, Field(ge=0, le=2**62)] | None = None
 
 
 class Rotation(BaseModel):

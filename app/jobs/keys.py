@@ -144,13 +144,13 @@ class Keys:
         """A new key with all that this one may do, which itself ends after the overlap; the new row and its text.
 
         The new key is valid for as long as the old one was made for. Raises `SpearError(not_found)` for a key that
-        is not there, `SpearError(invalid_request)` for one that is not valid any more.
+        is not there, `SpearError(too_late)` for one that is not valid any more.
         """
         now = datetime.now(UTC)
         with self._database.transaction() as session:
             old = _found(session.get(ApiKey, key_id, with_for_update=True), key_id)
             if not _valid(old, now=now):
-                raise SpearError(Code.INVALID_REQUEST, f"key {key_id} is not valid any more; make a new one")
+                raise SpearError(Code.TOO_LATE, f"key {key_id} is not valid any more; make a new one", key=key_id)
             lifetime = old.expires_at - old.created_at if old.expires_at else None
             end = now + overlap
             session.execute(

@@ -5,6 +5,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from app.recipes.scalars import Whole
+
 
 def _tidy(value: str) -> str:
     if any(bad in value for bad in ("..", "--", "//", "/.", "./")) or value.endswith((".git", ".lock", "/", ".")):
@@ -30,9 +32,9 @@ Branch = Annotated[Revision, AfterValidator(_branch)]
 LabelName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 LabelValue = Annotated[str, StringConstraints(max_length=512)]
 Priority = Annotated[
-    int,
+    Whole,
     Field(
-        ge=-10, le=10, strict=True,
+        ge=-10, le=10,
         description="jobs of a higher priority start first, whosever they are; 0 is usual",
     ),
 ]

@@ -18,6 +18,7 @@ from app.recipes.parts import (
     RepoId,
     RuntimeSeconds,
 )
+from app.recipes.scalars import Whole
 from app.recipes.webhook import AnyWebhook
 
 M = TypeVar("M", bound=BaseModel)
@@ -55,7 +56,7 @@ class Output(Part):
     """How the result is stored. Without a dtype, each tensor keeps the adapted model's."""
 
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    max_shard_bytes: int = Field(5_000_000_000, ge=1_000_000, strict=True)
+    max_shard_bytes: Whole = Field(5_000_000_000, ge=1_000_000)
 
 
 class Recipe(Part):
@@ -71,8 +72,8 @@ class Recipe(Part):
         description="whose vocabulary and tokenizer the result has: 'base', or an expert's repository; embedding and "
         "head rows are matched by token. Without it, all vocabularies have to be equal.",
     )
-    layers: int | None = Field(
-        None, ge=1, strict=True, description="refuse models that do not have exactly so many layers"
+    layers: Whole | None = Field(
+        None, ge=1, description="refuse models that do not have exactly so many layers"
     )
     scores: str | None = Field(
         None, max_length=64, description="a finished scoring job of this pair: its pinned commits are merged"

@@ -53,7 +53,7 @@ def test_the_life_of_a_key(api, admin):
     again = api.call("POST", f"/keys/{key['id']}/revoke", key=admin)
     assert again.status_code == 200
     assert api.call("GET", "/merges", key=key["token"]).status_code == 401
-    assert api.call("POST", f"/keys/{key['id']}/rotate", key=admin).status_code == 400
+    assert api.call("POST", f"/keys/{key['id']}/rotate", key=admin).status_code == 409
 
 
 def test_rotation_overlaps_and_hands_everything_on(api, admin):

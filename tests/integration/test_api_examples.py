@@ -9,20 +9,7 @@ from jsonschema import Draft202012Validator
 
 from app.api.compatibility import operations
 from app.api.examples import JOB, SCORING, example_of
-
-ROW = {
-    "name": "model.layers.0.self_attn.q_proj.weight", "module_type": "q", "layer": 0, "shape": [4, 4], "snr": 1.0,
-    "swci": 1.0, "svdr": 0.1, "relative_change": 0.1, "score": 0.9, "selected": True, "t": 0.5,
-}
-SPECTRA = {
-    "ranks": {"4": [1, 2, 3, 4]},
-    "tensors": {
-        ROW["name"]: {
-            "shape": [4, 4], "count": 4, "precision": "exact", "edge": 0.5, "edge_adapted": 0.5,
-            "base": [4.0, 3.0, 2.0, 1.0], "adapted": [4.0, 3.0, 2.0, 1.0],
-        },
-    },
-}
+from tests.fixtures.left_behind import leave_behind
 
 
 @pytest.fixture
@@ -48,20 +35,8 @@ def described(api):
 
 def prepared(api, key: str, found: dict[str, str], *, ended: bool) -> None:
     """The jobs with documents and a delivery; ended where the operation needs that."""
-    with api.services.database.engine.begin() as connection:
-        for example, job_id in found.items():
-            connection.exec_driver_sql("DELETE FROM documents WHERE job_id = %s", (job_id,))
-            connection.exec_driver_sql("DELETE FROM deliveries WHERE job_id = %s", (job_id,))
-            for name, body in (("scores", {"data": [ROW]}), ("report", {"scores": [ROW]}),
-                               ("spectra", SPECTRA)):
-                connection.exec_driver_sql(
-                    "INSERT INTO documents VALUES (%s, %s, %s::jsonb)", (job_id, name, json.dumps(body))
-                )
-            connection.exec_driver_sql(
-                "INSERT INTO deliveries (id, job_id, number, owner, url, payload) "
-                "VALUES (%s, %s, 1, 'o', 'u', %s::jsonb)",
-                (f"msg_{example}", job_id, json.dumps({"type": "job.cancelled"})),
-            )
+    for job_id in found.values():
+        leave_behind(api, job_id)
     if ended:
         for job_id in found.values():
             api.call("POST", f"/{'scores' if job_id.startswith('scr_') else 'merges'}/{job_id}/cancel", key=key)

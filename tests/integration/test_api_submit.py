@@ -78,6 +78,21 @@ def test_a_number_that_is_none_is_refused_not_a_broken_database(api, number, fie
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_recipe")
 
 
+@pytest.mark.parametrize(
+    "method",
+    [
+        *({"name": "spear", field: ["\ud800"]} for field in ("modules", "include", "exclude", "freeze", "show")),
+        {"name": "spear", "restore": [{"patterns": ["\ud800"], "t": 0}]},
+        {"name": "linear", "weight": [{"filter": "\ud800", "value": 1}]}, {"name": "\ud800"},
+    ],
+)
+def test_half_a_character_is_refused_not_a_broken_database(api, method):
+    answer = api.call(
+        "POST", "/merges", content=json.dumps(api.recipe(method=method)), headers={"content-type": "application/json"}
+    )
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_recipe")
+
+
 def test_a_body_that_is_not_json(api):
     answer = api.call("POST", "/merges", content=b"{", headers={"content-type": "application/json"})
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")

@@ -3,13 +3,9 @@
 from collections.abc import Callable, Iterator
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, AllowInfNan, BaseModel, ConfigDict, Field, Strict, StrictBool, StrictInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-Number = Annotated[float, Strict(), AllowInfNan(False)]  # noqa: FBT003  (the library's)
-Whole = StrictInt
-Flag = StrictBool
-"""As JSON has them: no text for a number, no number for a truth. mergekit's form, which is YAML, is read less strictly
-(`app.recipes.mergekit.form`)."""
+from app.recipes.scalars import Flag, Number, Text
 
 
 class MethodParameters(BaseModel):
@@ -38,7 +34,7 @@ class Conditional(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    filter: str | None = None
+    filter: Text | None = None
     value: Number | Annotated[tuple[Number, ...], Field(min_length=1)]
 
 

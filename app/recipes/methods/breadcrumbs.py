@@ -2,7 +2,8 @@
 
 from typing import ClassVar, Literal
 
-from app.recipes.methods.base import Flag, Share, TaskVectors
+from app.recipes.methods.base import Share, TaskVectors
+from app.recipes.scalars import Flag
 
 
 class BreadcrumbsParameters(TaskVectors):

@@ -4,7 +4,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from app.recipes.methods.base import Compatible, Flag, Share, TaskVectors, Whole
+from app.recipes.methods.base import Compatible, Share, TaskVectors
+from app.recipes.scalars import Flag, Whole
 
 
 class DareLinearParameters(TaskVectors, Compatible):

@@ -4,7 +4,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from app.recipes.methods.base import Flag, Share, TaskVectors, Whole
+from app.recipes.methods.base import Share, TaskVectors
+from app.recipes.scalars import Flag, Whole
 
 
 class DellaParameters(TaskVectors):

@@ -4,7 +4,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from app.recipes.methods.base import MethodParameters, Number, Whole
+from app.recipes.methods.base import MethodParameters
+from app.recipes.scalars import Number, Whole
 
 
 class DgHardParameters(MethodParameters):

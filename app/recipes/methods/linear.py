@@ -2,7 +2,8 @@
 
 from typing import ClassVar, Literal
 
-from app.recipes.methods.base import Compatible, Flag, Setting
+from app.recipes.methods.base import Compatible, Setting
+from app.recipes.scalars import Flag
 
 
 class LinearParameters(Compatible):

@@ -4,7 +4,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from app.recipes.methods.base import MethodParameters, Number
+from app.recipes.methods.base import MethodParameters
+from app.recipes.scalars import Number
 
 
 class LinesParameters(MethodParameters):

@@ -4,7 +4,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from app.recipes.methods.base import Flag, MethodParameters, Number, Setting
+from app.recipes.methods.base import MethodParameters, Setting
+from app.recipes.scalars import Flag, Number
 
 
 class MultislerpParameters(MethodParameters):

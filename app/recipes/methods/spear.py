@@ -4,7 +4,8 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from app.recipes.methods.base import Flag, MethodParameters, Number, Whole
+from app.recipes.methods.base import MethodParameters
+from app.recipes.scalars import Flag, Number, Text, Whole
 
 POLICY_FRACTIONS = {"conservative": 0.10, "balanced": 0.25, "aggressive": 0.50}
 MODULE_TYPES = ("q", "k", "v", "o", "gate", "up", "down")
@@ -32,7 +33,7 @@ class RestoreSet(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    patterns: tuple[str, ...] = Field(min_length=1, description="shell-style patterns of tensor names")
+    patterns: tuple[Text, ...] = Field(min_length=1, description="shell-style patterns of tensor names")
     t: Number = Field(ge=0, le=1, description="0 is the base, 1 the adapted model")
 
 
@@ -66,13 +67,13 @@ class SpearParameters(MethodParameters):
     weights: ScoreWeights = ScoreWeights()
     ranking: Literal["module_type", "global"] = "module_type"
     unit: Literal["tensor", "block"] = "tensor"
-    modules: tuple[str, ...] = Field(MODULE_TYPES, min_length=1, description="module types, or patterns of names")
+    modules: tuple[Text, ...] = Field(MODULE_TYPES, min_length=1, description="module types, or patterns of names")
     embedding: Flag = Field(default=False, description="score the input embedding as a group of its own")
     head: Flag = Field(default=False, description="score the output head as a group of its own")
-    include: tuple[str, ...] = Field((), description="patterns of tensor names restored whatever their score")
-    exclude: tuple[str, ...] = Field((), description="patterns of tensor names never restored")
-    freeze: tuple[str, ...] = Field((), description="patterns of tensor names that become the base's, byte for byte")
-    show: tuple[str, ...] = Field(
+    include: tuple[Text, ...] = Field((), description="patterns of tensor names restored whatever their score")
+    exclude: tuple[Text, ...] = Field((), description="patterns of tensor names never restored")
+    freeze: tuple[Text, ...] = Field((), description="patterns of tensor names that become the base's, byte for byte")
+    show: tuple[Text, ...] = Field(
         (), max_length=16, description="patterns of scored tensors whose spectra the report shows: the first 12 of them"
     )
     restore: tuple[RestoreSet, ...] = Field((), max_length=64, description="sets with a t of their own; the first wins")

@@ -2,7 +2,8 @@
 
 from typing import ClassVar, Literal
 
-from app.recipes.methods.base import Compatible, Flag, Share, TaskVectors
+from app.recipes.methods.base import Compatible, Share, TaskVectors
+from app.recipes.scalars import Flag
 
 
 class TiesParameters(TaskVectors, Compatible):
