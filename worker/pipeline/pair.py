@@ -18,6 +18,7 @@ from worker.spectra import SMALLEST, Precision, SpectrumKey, flops, group_shape
 READING = 16.0  # flops that reading, converting and differencing one entry of both models is counted as
 EXACT_AT_ONCE = 256  # short sides up to this cost so little that nothing is tried in single precision first
 SPLIT_COST = 0.5  # of a full spectrum's flops, about
+HELD = 2  # bytes of an entry up to which both matrices stay in memory for an estimate, instead of a second reading
 BATCH_BYTES = 2**31  # of Gram matrices that a device other than the CPU is handed at once
 
 Way = Literal["exact", "fast"]
@@ -88,21 +89,22 @@ class Pair:
         if self.device == "cpu" or estimated(batch[0], way=way):
             return
         tried, sides = first_precision(batch[0]), (self.base, self.adapted)
-        every = [(side, part) for side in sides for part in batch if spectra.best(side, part, otherwise=tried) == tried]
-        spectra.prepare(every, precision=tried)
+        spectra.prepare([(side, part) for side in sides for part in batch], precision=tried)
 
     def _row(self, part: Part, *, spectra: Spectra, way: Way, curves: dict[str, Curve]) -> Row:
-        """Norms and the shape of the change first: both matrices are in memory together for these only."""
+        """Norms and the shape of the change first: both matrices are in memory together for these only.
+
+        Where they are to be estimated and take two bytes an entry they stay: an estimate needs little beside them.
+        """
         pair = [side.matrix(part, device=self.device) for side in (self.base, self.adapted)]
         base_square, adapted_square, delta_square = squared_norms(*pair)
         self._refuse_nonfinite(part.tensor, norms=(base_square, adapted_square))
         delta_norm, itemsize = math.sqrt(delta_square), pair[1].element_size()
         delta = delta_shape(*pair, delta_norm=delta_norm) if delta_norm else None
+        fast = estimated(part, way=way)
+        held: list[Tensor | None] = [each if fast and each.element_size() <= HELD else None for each in pair]
         del pair
-        if estimated(part, way=way):
-            found = self._split(part, spectra)
-        else:
-            found = self._exact(part, spectra, changed=delta_square > 0)
+        found = self._split(part, spectra, held=held) if fast else self._exact(part, spectra, changed=delta_square > 0)
         curves[part.name] = curve(found.base, found.adapted)
         return make_row(
             blank_row(part, itemsize=itemsize), spectra=found, base_norm=math.sqrt(base_square), delta_norm=delta_norm,
@@ -112,24 +114,22 @@ class Pair:
     def _exact(self, part: Part, spectra: Spectra, *, changed: bool) -> SpectrumPair:
         """In single precision where that is enough for this pair's scores, else in double.
 
-        What the cache knows in double is taken so: the base's half then need not be computed twice over.
+        Whatever the cache holds beside: a job that runs again must come to the same numbers.
         """
-        sides, tried = (self.base, self.adapted), first_precision(part)
-        grades = [spectra.best(side, part, otherwise=tried) for side in sides]
-        base, adapted = self._values(part, spectra, grades=grades)
-        precision: Precision = "single" if "single" in grades else "exact"
+        precision = first_precision(part)
+        base, adapted = self._values(part, spectra, precision=precision)
         if precision == "single" and changed and not single_is_enough(base, adapted, shape=part.shape):
             precision = "exact"
-            base, adapted = self._values(part, spectra, grades=["exact", "exact"])
+            base, adapted = self._values(part, spectra, precision=precision)
         error = svdr_error(base, adapted, precision=precision) if changed else 0.0
         return SpectrumPair(base=base, adapted=adapted, precision="exact", shape=part.shape, svdr_error=error)
 
-    def _values(self, part: Part, spectra: Spectra, *, grades: list[Precision]) -> list[Tensor]:
-        sides = zip((self.base, self.adapted), grades, strict=True)
-        return [spectra.values(side, part, precision=grade) for side, grade in sides]
+    def _values(self, part: Part, spectra: Spectra, *, precision: Precision) -> list[Tensor]:
+        return [spectra.values(side, part, precision=precision) for side in (self.base, self.adapted)]
 
-    def _split(self, part: Part, spectra: Spectra) -> SpectrumPair:
-        base, adapted = (spectra.split(side, part) for side in (self.base, self.adapted))
+    def _split(self, part: Part, spectra: Spectra, *, held: list[Tensor | None]) -> SpectrumPair:
+        """`held` is emptied: each matrix is let go when its estimate is there."""
+        base, adapted = (spectra.split(side, part, held=held.pop(0)) for side in (self.base, self.adapted))
         thinner = SpectrumPair(
             base=base[1], adapted=adapted[1], precision="fast", shape=group_shape(part.shape, halves=True)
         )

@@ -105,21 +105,16 @@ class Spectra:
         for (key, (side, part)), values in zip(missing.items(), found, strict=True):
             self._keep(key, values, of=(id(side), part.name))
 
-    def split(self, side: Side, part: Part) -> list[Tensor]:
-        """The values of the matrix's column groups, and of their halves."""
+    def split(self, side: Side, part: Part, *, held: Tensor | None) -> list[Tensor]:
+        """The values of the matrix's column groups, and of their halves; `held`: the matrix, if it is in memory."""
         keys = [side.key(part, precision=precision, device=self.device) for precision in SPLIT]
         known = self._recall(keys, count=split_count(part.shape), of=(id(side), part.name))
         if known:
             return known
-        fresh = split_values(side.matrix(part, device=self.device))
+        fresh = split_values(side.matrix(part, device=self.device) if held is None else held)
         for key, values in zip(keys, (fresh.values, fresh.halves), strict=True):
             self._keep(key, values, of=(id(side), part.name))
         return [self.made[key] for key in keys]
-
-    def best(self, side: Side, part: Part, *, otherwise: Precision) -> Precision:
-        """`exact` where the cache knows the matrix so, else the precision to try first."""
-        known = self.peek(side, part, precision="exact")
-        return "exact" if known is not None and known.numel() == min(part.shape) else otherwise
 
     def peek(self, side: Side, part: Part, *, precision: str) -> Tensor | None:
         """What the cache holds, without counting it as used."""

@@ -37,10 +37,11 @@ def gram(matrix: Tensor, *, grade: Grade = DOUBLE) -> tuple[Tensor, float]:
     tall, scale = turned(matrix), power_of_two(matrix)
     n = tall.shape[1]
     result = torch.zeros(n, n, dtype=grade.dtype, device=matrix.device)
+    room = torch.empty(min(grade.rows, tall.shape[0]), n, dtype=grade.dtype, device=matrix.device)
     with short_products(matrix.dtype):
-        for start in range(0, tall.shape[0], grade.rows):
-            block = tall[start : start + grade.rows].to(grade.dtype, copy=True).mul_(1 / scale)
-            add_lower(result, block, tiles=grade.tiles)
+        for block in tall.split(grade.rows):  # type: ignore[no-untyped-call]
+            part = room[: len(block)].copy_(block).mul_(1 / scale)
+            add_lower(result, part, tiles=grade.tiles)
     return result, scale
 
 
