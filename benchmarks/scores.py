@@ -231,7 +231,8 @@ def make_matrices(shape: tuple[int, int], *, draw: random.Random, generator: tor
 def directions(shape: tuple[int, int], *, rank: int, falloff: float, generator: torch.Generator) -> Tensor:
     """Random directions with singular values i^-falloff."""
     left, right = (torch.linalg.qr(torch.randn(size, rank, generator=generator)).Q for size in shape)
-    return (left * torch.arange(1, rank + 1) ** -falloff) @ right.T
+    product: Tensor = (left * torch.arange(1, rank + 1) ** -falloff) @ right.T
+    return product
 
 
 if __name__ == "__main__":
