@@ -77,7 +77,7 @@ def test_zero_tensors_are_interpolated_linearly():
     base, expert = torch.zeros(10), torch.ones(10)
     merged, operation = slerp(base, expert, 0.25)
     assert torch.equal(merged, torch.full((10,), 0.25))
-    assert operation == "lerp"
+    assert operation == "lerp_zero_norm"
     assert torch.equal(slerp(base, base, 0.25)[0], base)
 
 

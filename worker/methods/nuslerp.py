@@ -7,6 +7,7 @@ import torch
 
 from worker.methods.base import Chunk, Method, Spec, Workspace
 from worker.methods.geometry import GeometricMethod
+from worker.methods.slerp import NO_DIRECTION
 
 ZERO_NORM = 1e-7
 COLLINEAR = 1e-16
@@ -18,12 +19,17 @@ OPPOSED = -1 + 1e-7
 class NuSlerp(GeometricMethod):
     """`t = w₂/(w₁+w₂)` of the way from the first expert to the second on the sphere.
 
-    LERP only where sin θ < 1e-8, or the vectors are antiparallel. With `task_vectors`, the task vectors are
-    interpolated and added to the base.
+    LERP only where sin θ < 1e-8, the vectors are antiparallel, or one of them is zero (`operation` says so of whole
+    tensors). With `task_vectors`, the task vectors are interpolated and added to the base; there a zero is no change.
     """
 
     name = "nuslerp"
     exact = True
+    _flat = False
+
+    @property
+    def operation(self) -> str:
+        return NO_DIRECTION if self._flat else self.name
 
     @classmethod
     def made_for(cls, spec: Spec, work: Workspace) -> Method:
@@ -33,9 +39,11 @@ class NuSlerp(GeometricMethod):
 
     def factors(self, products: torch.Tensor) -> Sequence[float]:
         norms = [max(sqrt(max(0.0, products[i, i].item())), ZERO_NORM) for i in range(2)]
+        flat = min(norms) <= ZERO_NORM
+        self._flat = flat and not self.about_base
         cosine = max(-1.0, min(1.0, products[0, 1].item() / (norms[0] * norms[1])))
         t = share(self.spec)
-        if 1 - cosine * cosine <= COLLINEAR or cosine <= OPPOSED:
+        if flat or 1 - cosine * cosine <= COLLINEAR or cosine <= OPPOSED:
             return [1 - t, t]
         angle = acos(cosine)
         return [sin((1 - t) * angle) / sin(angle), sin(t * angle) / sin(angle)]
@@ -121,7 +129,8 @@ def _factors(
     """The factors of both vectors from their inner products, fp64 in, fp32 out."""
     norms = one.sqrt().clamp_min(ZERO_NORM) * two.sqrt().clamp_min(ZERO_NORM)
     cosine = (both / norms).clamp(-1, 1)
-    linear = (1 - cosine.square() <= COLLINEAR) | (cosine <= OPPOSED)
+    flat = torch.minimum(one, two).sqrt() <= ZERO_NORM
+    linear = flat | (1 - cosine.square() <= COLLINEAR) | (cosine <= OPPOSED)
     angle = torch.acos(torch.where(linear, 0, cosine))
     first = torch.where(linear, 1 - t, torch.sin((1 - t) * angle) / torch.sin(angle))
     second = torch.where(linear, t, torch.sin(t * angle) / torch.sin(angle))

@@ -15,13 +15,15 @@ from worker.methods.compat import CompatSlerp
 PARALLEL = 0.9995
 """Past this |cos| the sphere is flat to fp32 and LERP is used (mergekit's threshold)."""
 ZERO_NORM = 1e-8
+NO_DIRECTION = "lerp_zero_norm"
+"""what is noted of a tensor that is zero in one of the models: no sphere goes through it, so a line does"""
 
 
 class Slerp(Method):
     """`sin((1-t)θ)/sin θ · base + sin(tθ)/sin θ · expert`; the flattened tensor is one vector.
 
     `t` = 0 gives the base, 1 the expert, both exactly. Norms and dot product: fp32 within a chunk, fp64 over chunks.
-    A tensor of zero norm, or |cos θ| > 0.9995, is interpolated linearly.
+    A tensor of zero norm, or |cos θ| > 0.9995, is interpolated linearly; `operation` says which of these it was.
     """
 
     name = "slerp"
@@ -58,6 +60,8 @@ class Slerp(Method):
         self._coefficients = coefficients(cosine, t=self.t)
         if min(norms) <= ZERO_NORM or abs(cosine) > PARALLEL:
             self._coefficients, self._operation = (1 - self.t, self.t), "lerp"
+        if min(norms) <= ZERO_NORM:
+            self._operation = NO_DIRECTION
 
     def merge(self, chunk: Chunk, out: torch.Tensor) -> None:
         if self.t in (0.0, 1.0):

@@ -10,6 +10,7 @@ from typing import Any
 from app.recipes import Scoring
 from app.recipes.methods.spear import SpearParameters
 from worker.isolation import has_network
+from worker.methods.slerp import NO_DIRECTION
 from worker.pipeline.merge import MergeResult, merge
 from worker.pipeline.meter import Meter
 from worker.pipeline.restored import restored_spectra
@@ -23,6 +24,9 @@ from worker.report.report import build_report
 from worker.report.spectra import every
 from worker.scores import Selection
 
+NAMED = 5
+"""tensors that a warning names"""
+
 
 def run(task: Task, reporter: Reporter) -> dict[str, Any]:
     """Make everything that will be published in `task.output`; the summary for the supervisor."""
@@ -34,6 +38,9 @@ def run(task: Task, reporter: Reporter) -> dict[str, Any]:
         return _scored_only(task, scores, selection, meter)
     decisions = selection.decisions if selection else None
     result = merge(task, decisions, meter)
+    warnings = _merge_warnings(result)
+    for warning in warnings:
+        meter.warning(warning)
     verification = verify(task, decisions, result, meter)
     shown = restored_spectra(task, selection.rows) if selection else {}
     shutil.rmtree(task.output / "figures", ignore_errors=True)
@@ -48,7 +55,7 @@ def run(task: Task, reporter: Reporter) -> dict[str, Any]:
         merged=shown,
         decisions=_decisions(result, chosen=decisions or {}),
         digests={file.name: (file.nbytes, file.sha256) for file in verification.files},
-        warnings=[*(scores.warnings if scores else ()), *(selection.warnings if selection else ())],
+        warnings=[*(scores.warnings if scores else ()), *(selection.warnings if selection else ()), *warnings],
     )
 
 
@@ -79,10 +86,19 @@ def _scored_only(task: Task, scores: Scores, selection: Selection, meter: Meter)
 
 def _merge_facts(result: MergeResult) -> dict[str, Any]:
     return {
-        "operations": dict(Counter(result.operations.values())), "lerp_fallbacks": result.lerp_fallbacks,
+        "operations": dict(Counter(result.operations.values())),
+        "lerp_fallbacks": sum(operation.startswith("lerp") for operation in result.operations.values()),
         "bytes": result.bytes_written, "seconds": result.seconds, "bytes_read": result.bytes_read,
         "resumed": result.resumed,
     }  # fmt: skip
+
+
+def _merge_warnings(result: MergeResult) -> list[str]:
+    """What the inputs' tensors were that somebody should look at."""
+    flat = [name for name, operation in result.operations.items() if operation == NO_DIRECTION]
+    rest = f" and {len(flat) - NAMED} more" if len(flat) > NAMED else ""
+    words = "all zeros in one of the models, so there is no angle: interpolated linearly"
+    return [f"{', '.join(flat[:NAMED])}{rest}: {words}"] if flat else []
 
 
 def _verification_facts(verification: Verification) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def fallback_statement(fallbacks: int, *, operations: Mapping[str, int]) -> str 
     """What it means that SLERP fell back to LERP, where it did. Source: mergekit's rule, |cos| > 0.9995."""
     if not fallbacks:
         return None
-    total = max(fallbacks, operations.get("slerp", 0) + operations.get("lerp", 0))
+    total = max(fallbacks, sum(count for word, count in operations.items() if word.startswith(("slerp", "lerp"))))
     return (
         f"For {fallbacks} of {total} restored tensors SLERP fell back to LERP (plain linear interpolation), because "
         "base and adapted weights point almost the same way (|cos| > 0.9995). At such angles the two agree to within "
