@@ -22,6 +22,7 @@ from app.hub.tokenrows import row_warnings
 from app.hub.vocabulary import COMPARABLE, OPAQUE, Vocabulary, compare_vocabularies, parse_vocabulary
 from app.recipes import ModelRef, Recipe, Scoring, Target
 from app.recipes.coverage import check_chances, check_coverage
+from app.recipes.depth import layer_count
 from app.recipes.vectors import counted
 from app.settings import Settings
 
@@ -82,7 +83,7 @@ def preflight(
         merged = (tensor for tensor in admission.tensors if all(tensor.name in head.tensors for head in heads))
         names = [tensor.name for tensor in merged if tensor.dtype in FLOATS]
         check_coverage(recipe, names)
-        check_chances(recipe, names)
+        check_chances(recipe, names, layers=layer_count(heads[0].config))
         counted(recipe.method, [(head.repo, head.pin.commit) for head in heads])
     compared = _compare_tokenizers(heads, hubs=hubs, settings=settings) if source is None else matched
     adapted = (words for head in heads[1:] for words in adapter_warnings(head, heads[0]))

@@ -21,16 +21,16 @@ def check_coverage(recipe: Recipe, tensors: Iterable[str]) -> None:
             )  # fmt: skip
 
 
-def check_chances(recipe: Recipe, tensors: Iterable[str]) -> None:
+def check_chances(recipe: Recipe, tensors: Iterable[str], *, layers: int | None = None) -> None:
     """DELLA's probabilities, density - epsilon to density + epsilon, must lie between 0 and 1, exclusive.
 
-    Raises `SpearError(INVALID_RECIPE)` naming the parameter and the first of `tensors` for which they do not; all
-    settings are known to have a value for each.
+    `layers` is the configuration's number of them. Raises `SpearError(INVALID_RECIPE)` naming the parameter and the
+    first of `tensors` for which they do not; all settings are known to have a value for each.
     """
     if "epsilon" not in recipe.method.per_expert:
         return
     names = tuple(tensors)
-    depths = Depths(names)
+    depths = Depths(names, layers=layers)
     for number in range(len(recipe.experts)):
         (density, place), (epsilon, other) = (_setting(recipe, number, field) for field in ("density", "epsilon"))
         for name in names:

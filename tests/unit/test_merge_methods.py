@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from app.errors import Code, SpearError
 from app.recipes import parse_recipe
 from app.recipes.coverage import check_chances
-from app.recipes.depth import Depths
+from app.recipes.depth import Depths, layer_count
 from app.recipes.vectors import counted
 from tests.fixtures.models import make_checkpoint, rewrite_tensor
 from worker.checkpoints.reader import Checkpoint
@@ -105,6 +105,14 @@ def test_layers_are_counted_within_their_stack():
     assert [depths.of(f"model.layers.{layer}.proj.weight") for layer in range(4)] == [0, 1 / 3, 2 / 3, 1]
     assert (depths.of("visual.blocks.31.proj.weight"), depths.of("mtp.layers.0.proj.weight")) == (1, 1)
     assert depths.of("lm_head.weight") == 0
+
+
+def test_a_layer_behind_the_last_shifts_nothing():
+    names = [f"model.layers.{layer}.proj.weight" for layer in range(5)] + ["visual.blocks.7.proj.weight"]
+    depths = Depths(names, layers=layer_count({"text_config": {"num_hidden_layers": 4}}))
+    assert [depths.of(name) for name in names] == [0, 1 / 3, 2 / 3, 1, 1, 1]
+    assert layer_count({"num_hidden_layers": 2}) == 2
+    assert layer_count({"model_type": "x"}) is None
 
 
 def test_parameters_of_one_expert_count_for_it_alone(tmp_path, models):

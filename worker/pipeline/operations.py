@@ -9,6 +9,7 @@ from typing import Any
 from app.errors import Code, SpearError
 from app.hub.headers import TensorInfo
 from app.hub.heads import idle_heads
+from app.recipes.depth import layer_count
 from worker.checkpoints.dtypes import MERGEABLE
 from worker.checkpoints.reader import Checkpoint
 from worker.methods import Spec, load_all
@@ -44,7 +45,7 @@ def plan_operations(
     DTYPE_MISMATCH, INVALID_RECIPE) naming the tensor.
     """
     names = _union(checkpoints)
-    parameters = Parameters(task, names)
+    parameters = Parameters(task, names, layers=layer_count(checkpoints[0].config))
     return _numbered([_operation(task, checkpoints, name, decisions, parameters) for name in names])
 
 

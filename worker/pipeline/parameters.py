@@ -12,9 +12,9 @@ from worker.pipeline.task import Task
 
 
 class Parameters:
-    """Resolves one task's parameters; `names` are all tensors, from which the numbers of layers are known."""
+    """Resolves one task's parameters; `names` are all tensors, `layers` the configuration's number of layers."""
 
-    def __init__(self, task: Task, names: Iterable[str]) -> None:
+    def __init__(self, task: Task, names: Iterable[str], *, layers: int | None = None) -> None:
         method = task.recipe.method
         self._shared = {field: getattr(method, field) for field in type(method).model_fields}
         self.sources = counted(method, [(entry.repo, entry.commit) for entry in task.inputs])
@@ -27,7 +27,7 @@ class Parameters:
             for expert in (task.recipe.experts[number - 1] for number in self.sources)
         ]
         self._keys = tuple(task.inputs[number].commit for number in self.sources)
-        self._depths = Depths(names)
+        self._depths = Depths(names, layers=layers)
 
     def of(self, tensor: str, shape: tuple[int, ...]) -> Spec:
         """One tensor's spec; raises `SpearError(INVALID_RECIPE)` where no conditional of a list matches it."""
