@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from worker import child
 from worker.methods import Chunk, NotFiniteError, Spec, Workspace, load_all
 from worker.methods.counter import keep_mask, mask_levels
 
@@ -160,6 +161,24 @@ def test_without_the_compiler_torch_does_it(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["None"]
+
+
+def test_another_version_of_the_sources_has_another_folder(tmp_path, monkeypatch):
+    first = child._environment({}, threads=1, kernels=tmp_path)["NUMBA_CACHE_DIR"]
+    assert first == child._environment({}, threads=1, kernels=tmp_path)["NUMBA_CACHE_DIR"]
+    assert Path(first).parent == tmp_path
+    sources = tmp_path / "methods" / "fused"
+    sources.mkdir(parents=True)
+    (sources / "loops.py").write_text("changed")
+    monkeypatch.setattr(child, "__file__", str(tmp_path / "child.py"))
+    assert child._environment({}, threads=1, kernels=tmp_path)["NUMBA_CACHE_DIR"] != first
+    assert "NUMBA_CACHE_DIR" not in child._environment({}, threads=1)
+
+
+def test_there_is_an_engine_on_the_cpu_unless_it_is_not_wanted():
+    assert Workspace().engine is not None
+    assert Workspace(fused=False).engine is None
+    assert Workspace(device=torch.device("meta")).engine is None
 
 
 def test_compiled_code_is_kept_where_it_is_told_to_be(tmp_path):

@@ -1,7 +1,7 @@
 """The exact k-th largest magnitude of a streamed tensor, without sorting it.
 
 The bits of a positive float order like the float. A sample brackets the rank: the bounds are so far apart that the
-entry lies between them but for one tensor in many thousands. One survey counts what is above the bracket and collects
+entry lies between them but for a few tensors in a thousand. One survey counts what is above the bracket and collects
 what is within, a few percent, into a histogram of bit patterns: that gives the value and how many of its equals are
 kept. Where the sample misled, or the bracket is too wide for a histogram of single patterns, another survey looks into
 the bracket that the first has left. The sample only decides how long it takes, never the result.
@@ -24,8 +24,8 @@ FIRST_NOT_FINITE = 0x7F80
 LARGEST = 0x7F7FFFFF
 """the bits of the largest finite magnitude"""
 SAMPLE = 1 << 16
-PIECE = 1 << 12
-CERTAIN = 4.0
+PIECE = 1 << 13
+CERTAIN = 3.0
 """standard errors on either side of the sample's rank"""
 BINS = 1 << 21
 PENDING = 1 << 21
@@ -164,7 +164,7 @@ class Selection:
         """The standard error of a share in the sample: of independent entries, or of spans where these differ more."""
         share = self._keep / self._elements
         middle = sample[len(sample) - min(len(sample), max(1, round(share * len(sample))))]
-        shares = torch.stack([(part > middle).double().mean() for part in self._sample])
+        shares = torch.tensor([int((part > middle).sum()) / len(part) for part in self._sample], dtype=torch.float64)
         spread = shares.std().item() / sqrt(len(shares)) if len(shares) > 1 else 0.0
         return max(sqrt(share * (1 - share) / len(sample)), spread)
 

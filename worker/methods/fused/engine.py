@@ -22,6 +22,15 @@ class Engine:
         self._words = np.empty(loops.BLOCK // 2, dtype=np.uint64)
         self._rows: dict[int, NDArray[np.float32]] = {}
         self._found = np.empty((0, 0), dtype=np.int32)
+        self._load()
+
+    def _load(self) -> None:
+        """Compiles the loops, or loads them from the disk: a third of a second or more, before a merge begins."""
+        nothing = torch.zeros(1)
+        chunk, thinning = Chunk(0, 1, nothing, (nothing,)), Thinning([0], [0], [()])
+        self.merge(chunk, nothing.clone(), thinning, Mix([1.0], [1.0], 1.0))
+        self.norms(chunk, thinning, np.zeros((1, 2)))
+        self.rank(chunk, [(0, 0, 1)])
 
     @staticmethod
     def takes(chunk: Chunk, out: torch.dtype = torch.float32) -> bool:
