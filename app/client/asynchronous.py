@@ -29,13 +29,20 @@ class AsyncClient:
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def submit(self, recipe: dict[str, Any], *, idempotency_key: str | None = None) -> Job:
-        """Submit a merge. The same Idempotency-Key goes with every repetition, so one call makes one job."""
-        return cast("Job", await self._json(submit("/merges", recipe, key=idempotency_key)))
+    async def submit(
+        self, recipe: dict[str, Any], *, idempotency_key: str | None = None, hub_token: str | None = None
+    ) -> Job:
+        """Submit a merge. The same Idempotency-Key goes with every repetition, so one call makes one job.
 
-    async def score(self, request: dict[str, Any], *, idempotency_key: str | None = None) -> Job:
+        With a `hub_token` of your own, the job acts on the Hub as that, not as the service.
+        """
+        return cast("Job", await self._json(submit("/merges", recipe, key=idempotency_key, hub_token=hub_token)))
+
+    async def score(
+        self, request: dict[str, Any], *, idempotency_key: str | None = None, hub_token: str | None = None
+    ) -> Job:
         """Score a pair without merging it: `base`, one of `experts`, `method`, `labels`."""
-        return cast("Job", await self._json(submit("/scores", request, key=idempotency_key)))
+        return cast("Job", await self._json(submit("/scores", request, key=idempotency_key, hub_token=hub_token)))
 
     async def plan(self, recipe: dict[str, Any]) -> Plan:
         """What a merge would do; nothing is queued."""
@@ -47,9 +54,10 @@ class AsyncClient:
     async def cancel(self, job_id: str) -> Job:
         return cast("Job", await self._json(Call(method="POST", path=f"{job_path(job_id)}/cancel")))
 
-    async def retry(self, job_id: str, *, idempotency_key: str | None = None) -> Job:
+    async def retry(self, job_id: str, *, idempotency_key: str | None = None, hub_token: str | None = None) -> Job:
         """A failed or cancelled job's recipe as a new job."""
-        return cast("Job", await self._json(submit(f"{job_path(job_id)}/retry", None, key=idempotency_key)))
+        path = f"{job_path(job_id)}/retry"
+        return cast("Job", await self._json(submit(path, None, key=idempotency_key, hub_token=hub_token)))
 
     async def scores(self, job_id: str) -> list[Score]:
         """The scores of every scored tensor."""

@@ -23,7 +23,7 @@ class Call:
     path: str
     params: dict[str, Any] = field(default_factory=dict)
     json: Any = None
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict, repr=False)  # a Hub token may be among them
 
     def options(self) -> dict[str, Any]:
         """For the library's `request`."""
@@ -49,9 +49,9 @@ def pause(met: httpx2.Response | httpx2.TransportError, *, attempt: int) -> floa
     return seconds if seconds <= _LONGEST_PAUSE else None
 
 
-def submit(path: str, body: dict[str, Any] | None, *, key: str | None) -> Call:
+def submit(path: str, body: dict[str, Any] | None, *, key: str | None, hub_token: str | None = None) -> Call:
     """A POST that makes a job; the same key goes with every repetition, so one call makes one job."""
-    headers = {"Idempotency-Key": key or secrets.token_hex(16)}
+    headers = {"Idempotency-Key": key or secrets.token_hex(16)} | ({"X-Hub-Token": hub_token} if hub_token else {})
     return Call(method="POST", path=path, json=body, headers=headers)
 
 

@@ -23,6 +23,7 @@ from app.client import (
     NotFoundError,
     UnauthenticatedError,
     UnavailableError,
+    calls,
 )
 
 
@@ -117,6 +118,17 @@ def test_a_key_of_the_callers_own_is_used(script):
     script.answers = [(202, {}, job())]
     both(script, "retry", "mrg_1", idempotency_key="mine")
     assert {headers["idempotency-key"] for _, _, headers, _ in script.seen} == {"mine"}
+
+
+@pytest.mark.parametrize(("name", "value"), [("submit", {}), ("score", {}), ("retry", "mrg_1")])
+def test_a_hub_token_goes_with_its_one_job_only(script, name, value):
+    script.answers = [(503, {"Retry-After": "0"}, {}), (202, {}, job())]
+    both(script, name, value, hub_token="hf_mine")
+    assert [headers.get("x-hub-token") for _, _, headers, _ in script.seen] == ["hf_mine"] * 4
+    script.answers = [(200, {}, job())]
+    both(script, "get", "mrg_1")
+    assert "x-hub-token" not in script.seen[-1][2]
+    assert "hf_mine" not in repr(calls.submit("/merges", {}, key=None, hub_token="hf_mine"))
 
 
 def test_retry_after_is_heeded(script):
