@@ -24,6 +24,7 @@ from app.settings import Settings
 from worker.crash import CrashPoints
 from worker.force import dying_at_deadline, stopped_by_force
 from worker.heartbeat import Heartbeat, StoppedError
+from worker.patience import Patience
 from worker.progress import Progress
 
 log = structlog.get_logger()
@@ -34,7 +35,7 @@ class Publication:
 
     def __init__(
         self, job: Job, *, lease: Lease, leases: Leases, settings: Settings, progress: Progress, heartbeat: Heartbeat,
-        crash: CrashPoints, abandon: Callable[[], None],
+        crash: CrashPoints, patiently: Patience, abandon: Callable[[], None],
     ) -> None:
         """`abandon` settles the job when it must stop while the Hub's client is deep in an upload."""
         self._job = job
@@ -44,6 +45,7 @@ class Publication:
         self._progress = progress
         self._heartbeat = heartbeat
         self._crash = crash
+        self._patiently = patiently
         self._abandon = abandon
         self._earlier = job.publishing
         self._alone_at = time.monotonic() + _seconds_left(job)
@@ -117,10 +119,13 @@ class Publication:
                 manifest_sha256=summary["manifest_sha256"],
                 parent=self._earlier["parent"] if self._earlier else None,
                 record=lambda parent: self._record(parent, summary=summary, start_clock=start_clock),
-                check_lease=lambda: self._leases.check(self._lease), progress=store, stop=self._heartbeat.stopping,
+                check_lease=lambda: self._patiently(lambda: self._leases.check(self._lease)),
+                progress=store, stop=self._heartbeat.stopping,
                 deadline_seconds=0.8 * self._settings.publish_seconds,
                 reach=lambda name: self._crash.reach(f"publishing.{name}"),
-                made=lambda what, head: self._leases.note_target(self._lease, what=what, head=head),
+                made=lambda what, head: self._patiently(
+                    lambda: self._leases.note_target(self._lease, what=what, head=head)
+                ),
             )
 
     def _record(self, parent: str, *, summary: dict[str, Any], start_clock: Callable[[], None]) -> None:
@@ -128,10 +133,11 @@ class Publication:
         start_clock()
         with self._lock:
             self.uncertain = self._recorded = True
-            self._leases.record_publishing(
+            # written twice where the first answer was lost: the row's deadline only moves away from this process's
+            self._patiently(lambda: self._leases.record_publishing(
                 self._lease, parent=parent, manifest_sha256=summary["manifest_sha256"], summary=summary,
                 seconds=self._settings.publish_seconds,
-            )
+            ))
         self._crash.reach("publishing.recorded")
 
     def _judge(self, hub: Hub, error: SpearError) -> Published:
@@ -164,14 +170,14 @@ class Publication:
 
     def _forget(self) -> None:
         """The earlier attempt's commit is not on the Hub, and nobody is left who could send it."""
-        self._leases.forget_publishing(self._lease)
+        self._patiently(lambda: self._leases.forget_publishing(self._lease))
         self._crash.reach("publishing.forgotten")
         self._earlier = None
         self.uncertain = False
 
     def _tell_late(self, hub: Hub) -> None:
         """Commits of ended jobs that were looked for in vain, and stand on the branch now: told, never repeated."""
-        sought = set(self._leases.sought_in_vain(self._job))
+        sought = set(self._patiently(lambda: self._leases.sought_in_vain(self._job)))
         if not sought:
             return
         for oid, job_id, manifest_sha256 in trailers(hub, self._target):

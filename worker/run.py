@@ -84,8 +84,9 @@ class Run:
 
     def _connected(self) -> AbstractContextManager[Hubs]:
         """The Hub as the job's own credential sees it: the caller's token that came with it, else its key's."""
-        name = Keys(self.database, secret=b"").credential(self.job.key_id)
-        token = open_token(self.database, self.job.id, secret=lambda: self.settings.secret)
+        keys = Keys(self.database, secret=b"")
+        name = self.patiently(lambda: keys.credential(self.job.key_id))
+        token = self.patiently(lambda: open_token(self.database, self.job.id, secret=lambda: self.settings.secret))
         return connected(self.settings, credential=name, token=token)
 
     def _recipe(self) -> Recipe | Scoring:
@@ -176,9 +177,9 @@ class Run:
     def _write_spectra(self, spectra: Spectra, inputs: tuple[Input, ...]) -> None:
         read = [one.over(inputs[0]) for one in inputs]
         digests = sorted({digest for one in read for path, digest in one.digests.items() if path.endswith(WEIGHTS)})
+        records = self.patiently(lambda: list(spectra.find(digests)))
         with self.workspace.spectra.open("w") as lines:
-            for record in spectra.find(digests):
-                lines.write(json.dumps(record) + "\n")
+            lines.writelines(json.dumps(record) + "\n" for record in records)
 
     def _hear(self, message: dict[str, Any], spectra: Spectra) -> None:
         """One message of the child: into progress, events, or the cache."""

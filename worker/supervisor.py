@@ -92,7 +92,7 @@ class _Attempt:
         )
         self._publication = Publication(
             job, lease=self._lease, leases=leases, settings=settings, progress=self._progress,
-            heartbeat=self._heartbeat, crash=crash, abandon=self._abandon,
+            heartbeat=self._heartbeat, crash=crash, patiently=self._patiently, abandon=self._abandon,
         )
         self._run = Run(
             job=job, lease=self._lease, leases=leases, database=database, settings=settings,
@@ -160,7 +160,7 @@ class _Attempt:
         if again or self._publication.uncertain:
             delay = min(60, 2**self._job.attempt)
             self._hand_back(error=view, delay_seconds=delay)
-        elif self._leases.look(self._lease) is Status.CANCELLING:
+        elif self._patiently(lambda: self._leases.look(self._lease)) is Status.CANCELLING:
             self._end(Status.CANCELLED)
         else:
             self._end(Status.FAILED, error=view)

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from app.errors import Code, SpearError
 from app.hub.client import Hub
@@ -76,13 +77,14 @@ class Bench:
         assert job is not None
         return job, Lease(job_id=job_id, token=job.lease_token)
 
-    def attempt(self, job_id: str) -> Publication:
+    def attempt(self, job_id: str, *, crash: CrashPoints | None = None) -> Publication:
         job, lease = self.claim(job_id)
-        crash = CrashPoints("", attempt=1, target=None)
+        crash = crash or CrashPoints("", attempt=1, target=None)
         heartbeat = Heartbeat(self.leases, lease, lease_seconds=60, stall_seconds=60, draining=lambda: False)
         return Publication(
             job, lease=lease, leases=self.leases, settings=self.settings, heartbeat=heartbeat, crash=crash,
-            progress=Progress(self.leases, lease, patiently=Patience(seconds=5), crash=crash), abandon=lambda: None,
+            progress=Progress(self.leases, lease, patiently=Patience(seconds=20), crash=crash),
+            patiently=Patience(seconds=20), abandon=lambda: None,
         )
 
     def publish(self, attempt: Publication, job_id: str) -> dict:
@@ -138,6 +140,35 @@ def test_a_publish_that_did_not_happen_is_forgotten_after_its_deadline(bench):
     assert (job.publishing, job.publish_deadline) == (None, None)
     assert len(bench.events(job_id, "publish.absent")) == 1
     assert bench.jobs.store.cancel(bench.jobs.caller, job_id).status == "cancelling"
+
+
+class HoldsRow(CrashPoints):
+    """Instead of a death at `publishing.packed`: somebody holds the job's row for longer than a write waits for it."""
+
+    def __init__(self, bench: Bench, job_id: str) -> None:
+        super().__init__("", attempt=1, target=None)
+        self.bench, self.job_id, self.held = bench, job_id, threading.Event()
+        self.thread = threading.Thread(target=self.hold)
+
+    def reach(self, name: str) -> None:
+        if name == "publishing.packed":
+            self.thread.start()
+            self.held.wait()
+
+    def hold(self) -> None:
+        with self.bench.jobs.database.transaction() as session:
+            session.execute(text("SELECT 1 FROM jobs WHERE id = :id FOR UPDATE"), {"id": self.job_id})
+            self.held.set()
+            time.sleep(6)
+
+
+def test_a_database_that_is_away_for_seconds_costs_no_publish(bench):
+    job_id = bench.submit()
+    trouble = HoldsRow(bench, job_id)
+    result = bench.publish(bench.attempt(job_id, crash=trouble), job_id)
+    trouble.thread.join()
+    assert bench.commits(job_id) == [result["commit"]]
+    assert len(bench.events(job_id, "publish.started")) == 1
 
 
 def test_a_publish_is_not_forgotten_before_its_deadline(bench):
