@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from worker.methods.base import Workspace
+from worker.methods.patterns import mixed_words
 
 Words = NDArray[np.uint64]
 
@@ -62,6 +63,8 @@ def random_words(key: int, *, start: int, size: int, work: Workspace) -> torch.T
 
     By numpy's unsigned integers, which shift zeros in, in blocks that stay in the first two caches.
     """
+    if work.device.type != "cpu":
+        return mixed_words(key, start=start, size=size, device=work.device)
     words = work.take("words", size, torch.int64)
     shifted = work.take("words.shifted", BLOCK, torch.int64).numpy().view(np.uint64)
     all_words, steps = words.numpy().view(np.uint64), _weyl(BLOCK)

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from worker.methods.base import NotFiniteError, Workspace
+from worker.methods.patterns import bracketed, equals
 
 LOW_BITS = 16
 LOW = 1 << LOW_BITS
@@ -119,7 +120,8 @@ class Selection:
 
     def guess(self) -> None:
         """Brackets the rank by the sample. Raises `NotFiniteError`."""
-        sample = torch.from_numpy(np.sort(torch.cat(self._sample).numpy()))  # numpy sorts with wide vectors; NaN last
+        # numpy sorts with wide vectors; NaN last
+        sample = torch.from_numpy(np.sort(torch.cat(self._sample).cpu().numpy()))
         if not isfinite(sample[-1].item()):
             raise NotFiniteError
         rank = self._keep / self._elements * len(sample)
@@ -132,6 +134,12 @@ class Selection:
     def check(self, values: torch.Tensor) -> None:
         """One chunk of a survey. Raises `NotFiniteError`."""
         bracket = self.bracket
+        if self._work.device.type != "cpu":
+            finite, larger, offsets = bracketed(values, low=bracket.low, high=bracket.high)
+            if not finite:
+                raise NotFiniteError
+            bracket.add(larger, len(offsets), offsets.numpy())
+            return
         span = bracket.high - bracket.low
         bits = self._work.take("bits", len(values), torch.int32).numpy()
         mask = self._work.take("bits.mask", len(values), torch.bool).numpy()
@@ -219,6 +227,13 @@ class Trim:
 
     def _end_of_equals(self, values: torch.Tensor) -> int:
         """Where the equals end that are kept; counts them."""
+        if self._work.device.type != "cpu":
+            places = equals(values, self._threshold)
+            if len(places) <= self._left:
+                self._left -= len(places)
+                return len(values)
+            place, self._left = int(places[self._left - 1]) + 1, 0
+            return place
         bits = self._work.take("bits", len(values), torch.int32).numpy()
         mask = self._work.take("bits.mask", len(values), torch.bool).numpy()
         np.bitwise_and(values.view(torch.int32).numpy(), np.int32(CLEAR_SIGN), out=bits)

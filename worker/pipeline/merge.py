@@ -1,8 +1,8 @@
 """The merge itself: every output tensor streamed from the inputs through its method into its place on disk."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -23,7 +23,9 @@ from worker.methods import Chunk, Method, NotFiniteError, UndefinedError, Worksp
 from worker.methods.base import CHUNK
 from worker.pipeline.companions import copy_companions
 from worker.pipeline.inputs import open_inputs
+from worker.pipeline.lanes import device_for
 from worker.pipeline.operations import Operation, digest, output_dtype, plan_operations
+from worker.pipeline.staging import DEPTH, Part, Staging, chunk_of
 from worker.pipeline.task import Reporter, Task
 
 
@@ -42,33 +44,41 @@ class MergeResult:
     @property
     def lerp_fallbacks(self) -> int:
         """Tensors for which SLERP was LERP: parallel to fp32, or of zero norm."""
-        return sum(operation == "lerp" for operation in self.operations.values())
+        return sum(operation.startswith("lerp") for operation in self.operations.values())
 
 
-def merge(task: Task, decisions: Mapping[str, float] | None, reporter: Reporter) -> MergeResult:
+def merge(
+    task: Task, decisions: Mapping[str, float] | None, reporter: Reporter, *, staged: bool | None = None
+) -> MergeResult:
     """Writes the merged checkpoint into `task.output`; a killed merge goes on where it was, to the same bytes.
 
     `decisions` (for `spear`) maps tensor names to t: 1 or absent is the adapted model's bytes, 0 the base's.
+    `device_for` names the device; `staged` says whether chunks go through its lanes, by default where it is no CPU.
     Raises `SpearError` (NONFINITE_TENSOR, SHAPE_MISMATCH, DISK_FULL, ...) naming repo and tensor, leaving no file.
     """
     began = time.monotonic()
+    device = device_for(task)
+    staged = device.type != "cpu" if staged is None else staged
     with ExitStack() as stack:
         checkpoints = open_inputs(task, stack)
         operations = plan_operations(task, checkpoints, decisions)
         tensors = [(op.name, op.dtype, op.shape) for op in operations]
-        work = _prepared(operations)
+        work = _prepared(operations, device)
         # before the writer takes its room on the disk: where there is none, it is this stage that fails
         reporter.stage("merging", total=float(sum(map(size_of, tensors))), unit="bytes")
         writer = stack.enter_context(
             ShardedWriter(
                 task.output, tensors=tensors,
                 max_shard_bytes=task.merging.output.max_shard_bytes,
-                journal=task.work_dir / "merge.journal", plan=digest(task, operations),
+                journal=task.work_dir / "merge.journal", plan=digest(task, operations) + device.type.replace("cpu", ""),
             )
         )
         resumed = len(writer.finished)
-        with WriteBehind(writer) as behind:
-            run = _Run(task, checkpoints, behind, work)
+        with (
+            WriteBehind(writer, held=DEPTH if staged else 1, pin=device.type != "cpu") as behind,
+            Staging(device, behind) if staged else nullcontext() as staging,
+        ):
+            run = _Run(task, checkpoints, behind, work, staging)
             _write_all(run, writer, {op.name: op for op in operations}, reporter)
         files = writer.complete()
         source = task.merging.tokenizer_input
@@ -83,9 +93,9 @@ def merge(task: Task, decisions: Mapping[str, float] | None, reporter: Reporter)
     )
 
 
-def _prepared(operations: Iterable[Operation]) -> Workspace:
+def _prepared(operations: Iterable[Operation], device: torch.device) -> Workspace:
     """The buffers, and what the methods load once for all tensors."""
-    work, methods = Workspace(), load_all()
+    work, methods = Workspace(keep=4 * chunk_of(device), device=device), load_all()
     for name in {operation.method for operation in operations if operation.spec}:
         methods[name].prepare(work)
     return work
@@ -111,11 +121,17 @@ def _write_all(run: "_Run", writer: ShardedWriter, operations: Mapping[str, Oper
 class _Run:
     """One merge under way: the buffers, and the loops over chunks."""
 
-    def __init__(self, task: Task, checkpoints: Sequence[Checkpoint], behind: WriteBehind, work: Workspace) -> None:
+    def __init__(
+        self, task: Task, checkpoints: Sequence[Checkpoint], behind: WriteBehind, work: Workspace,
+        staging: Staging | None,
+    ) -> None:
         self.task = task
+        self.staging = staging
         self.checkpoints = checkpoints
         self.behind = behind
         self.work = work
+        self.host = Workspace() if staging else work
+        self.chunk = chunk_of(work.device)
         self.methods = load_all()
 
     def perform(self, operation: Operation) -> str:
@@ -125,8 +141,9 @@ class _Run:
             return operation.note
         assert operation.spec is not None
         try:
-            method = self.methods[operation.method].made_for(operation.spec, self.work)
-            self._merge(operation, method)
+            with nullcontext() if self.work.device.type == "cpu" else self.work.device:  # where a method makes tensors
+                method = self.methods[operation.method].made_for(operation.spec, self.work)
+                self._merge(operation, method)
         except NotFiniteError:
             self._blame(operation)
         except UndefinedError as error:
@@ -142,25 +159,40 @@ class _Run:
             self.checkpoints[source].will_need(operation.name)
 
     def _merge(self, operation: Operation, method: Method) -> None:
-        for chunk in self._chunks(operation, method, method.probes):
-            method.probe(chunk)
+        self._pass(operation, method, method.probe, method.probes)
         while method.turn < method.surveys:
-            for chunk in self._chunks(operation, method):
-                method.survey(chunk)
+            self._pass(operation, method, method.survey)
             method.conclude()
             method.turn += 1
+        self._pass(operation, method, partial(self._write, operation, method))
+        if self.staging:
+            self.staging.flush()
+
+    def _pass(
+        self, operation: Operation, method: Method, look: Callable[[Chunk], None],
+        spans: Iterable[tuple[int, int]] | None = None,
+    ) -> None:
+        with closing(self._chunks(operation, method, spans)) as chunks:  # a thread may be reading for them
+            for chunk in chunks:
+                look(chunk)
+
+    def _write(self, operation: Operation, method: Method, chunk: Chunk) -> None:
         dtype = TORCH_DTYPES[operation.dtype]
-        for chunk in self._chunks(operation, method):
-            out = self.behind.buffer(len(chunk), dtype)
-            method.merge(chunk, out)
-            if not is_finite(out):
-                raise NotFiniteError(operation.name)
-            self.behind.write(operation.name, out)
+        if self.staging:
+            merged = self.staging.room(len(chunk), dtype)
+            method.merge(chunk, merged)
+            self.staging.store(operation.name, merged)
+            return
+        out = self.behind.buffer(len(chunk), dtype)
+        method.merge(chunk, out)
+        if not is_finite(out):
+            raise NotFiniteError(operation.name)
+        self.behind.write(operation.name, out)
 
     def _copy(self, operation: Operation, source: int) -> None:
         dtype = TORCH_DTYPES[operation.dtype]
         info = self.checkpoints[source].tensors[operation.name]
-        for start, stop in _spans(info.elements, grain=1):
+        for start, stop in _spans(info.elements, grain=1, size=CHUNK):
             out = self.behind.buffer(stop - start, dtype)
             if torch_dtype(info) == dtype:
                 self.checkpoints[source].read_flat(info.name, start=start, stop=stop, out=out)
@@ -172,16 +204,27 @@ class _Run:
 
     def _chunks(
         self, operation: Operation, method: Method, spans: Iterable[tuple[int, int]] | None = None
-    ) -> Iterator[Chunk]:
+    ) -> Generator[Chunk]:
         infos = [checkpoint.tensors[operation.name] for checkpoint in self.checkpoints]
+        if spans is None:
+            spans = _spans(infos[0].elements, grain=method.grain, size=self.chunk)
+        if self.staging:
+            under = self._part(0, infos[0]) if method.uses_base else None
+            parts = [under, *(self._part(source, infos[source]) for source in operation.experts)]
+            yield from self.staging.chunks(spans, parts)
+            return
         nothing = torch.empty(0)
-        for start, stop in _spans(infos[0].elements, grain=method.grain) if spans is None else spans:
+        for start, stop in spans:
             base = self._read(0, infos[0], start, stop) if method.uses_base else nothing
             experts = [self._read(source, infos[source], start, stop) for source in operation.experts]
             yield Chunk(start, stop, base, tuple(experts))
 
+    def _part(self, source: int, info: TensorInfo) -> Part:
+        read = self.checkpoints[source].read_flat
+        return Part(torch_dtype(info), lambda start, stop, out: read(info.name, start=start, stop=stop, out=out))
+
     def _read(self, source: int, info: TensorInfo, start: int, stop: int) -> torch.Tensor:
-        buffer = self.work.take(f"input{source}", stop - start, torch_dtype(info))
+        buffer = self.host.take(f"input{source}", stop - start, torch_dtype(info))
         return self.checkpoints[source].read_flat(info.name, start=start, stop=stop, out=buffer)
 
     def _sources(self, operation: Operation) -> Sequence[int]:
@@ -191,7 +234,7 @@ class _Run:
         """Finds out which input is not finite, and raises."""
         for source in self._sources(operation):
             info = self.checkpoints[source].tensors[operation.name]
-            for start, stop in _spans(info.elements, grain=1):
+            for start, stop in _spans(info.elements, grain=1, size=CHUNK):
                 if not is_finite(self._read(source, info, start, stop)):
                     repo = self.task.inputs[source].repo
                     raise SpearError(
@@ -204,8 +247,8 @@ class _Run:
         )
 
 
-def _spans(elements: int, *, grain: int) -> Iterator[tuple[int, int]]:
-    """Consecutive spans of about CHUNK elements, multiples of `grain`; none for an empty tensor."""
-    size = max(1, CHUNK // grain) * grain
+def _spans(elements: int, *, grain: int, size: int) -> Iterator[tuple[int, int]]:
+    """Consecutive spans of about `size` elements, multiples of `grain`; none for an empty tensor."""
+    size = max(1, size // grain) * grain
     for number in range(ceil(elements / size)):
         yield number * size, min(elements, (number + 1) * size)
