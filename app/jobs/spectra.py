@@ -91,4 +91,8 @@ class DrawnSpectra:
 
 
 def _part(job_id: str, document: str, *path: str) -> Select[tuple[Any]]:
-    return select(Document.body[path]).where(Document.job_id == job_id, Document.name == document)
+    """Step by step: a whole path is written as an array's text, in which a name's braces and commas mean something."""
+    part: Any = Document.body
+    for step in path:
+        part = part[step]
+    return select(part).where(Document.job_id == job_id, Document.name == document)

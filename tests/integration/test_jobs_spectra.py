@@ -2,9 +2,11 @@
 
 import base64
 
+import pytest
 from sqlalchemy import text
 
-from app.jobs.spectra import KEY, Spectra
+from app.jobs.spectra import KEY, DrawnSpectra, Spectra
+from app.jobs.tables import Document
 
 
 def record(tensor: str, *, digest: str = "sha256:1", algorithm: str = "new", precision: str = "exact", size: int = 80):
@@ -47,3 +49,16 @@ def test_the_bound_holds_and_the_oldest_use_goes_first(jobs):
         rows = session.execute(text("SELECT digest, octet_length(data) FROM spectra")).all()
     assert sum(size for _, size in rows) == 960
     assert {digest for digest, _ in rows} == used | {f"sha256:{number}" for number in (16, 17, 18, 19)}
+
+
+@pytest.mark.parametrize("tensor", ["plain.weight", "{", "a,b", '"quoted"', "back\\slash", "{µ'JgSÅJº2°#}", "é"])
+def test_any_name_finds_its_own_tensor_and_no_other(jobs, tensor):
+    job_id = jobs.submit()
+    entry = {"count": 2, "shape": [2, 2], "base": [2.0, 1.0], "adapted": [2.0, 1.0]}
+    drawn = {"tensors": {tensor: entry}, "ranks": {"2": [1, 2]}}
+    with jobs.database.transaction() as session:
+        session.add(Document(job_id=job_id, name="spectra", body=drawn))
+        session.add(Document(job_id=job_id, name="report", body={"spectra": []}))
+    spectra = DrawnSpectra(jobs.database)
+    assert spectra.find(job_id, tensor) == entry | {"ranks": [1, 2], "merged": None}
+    assert spectra.find(job_id, "another" + tensor) is None
