@@ -4,6 +4,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from worker.evaluation.bootstrap import Estimate
+from worker.evaluation.measures import Measures, Summary
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -165,6 +168,73 @@ class Heatmap(_Part):
     outside: tuple[Outside, ...]
 
 
+class Gate(_Part):
+    """What the recipe asked for before publishing, and whether the result reached it."""
+
+    min_retention: float | None
+    min_gain_kept: float | None
+    on_fail: Literal["block", "warn"]
+    passed: bool
+    reasons: tuple[str, ...] = Field(description="why not; empty where it passed")
+
+
+class Point(_Part):
+    """One model between base and adapted, measured in memory or as it was merged."""
+
+    kind: Literal["base", "adapted", "candidate", "control", "chosen"]
+    name: str = Field(description="uniform, random, random_embedding, relative_change, dg_hard, spear, auto, ...")
+    label: str
+    settings: dict[str, Any] = {}
+    seed: int | None = None
+    share: float | None = Field(None, description="share of the parameters that were restored, 0 to 1")
+    on: Literal["held_out", "calibration"] = "held_out"
+    retention: Estimate
+    gain_kept: Estimate
+
+
+class Diagnosis(_Open):
+    """What to look at: too much restored, too little, a control that is as good."""
+
+    kind: str
+    message: str
+    groups: tuple[str, ...] = ()
+    setting: str | None = Field(None, description="the change of the recipe that would mend it")
+
+
+class Value(_Part):
+    """What one model reached on one task."""
+
+    task: str
+    kind: Literal["loss", "score"]
+    metric: str
+    unit: str
+    items: int
+    value: Estimate
+
+
+class Measured(_Part):
+    """One model of an evaluation: every task's value, and the shares where base and experts were named."""
+
+    repo: str
+    revision: str
+    commit: str
+    tasks: tuple[Value, ...]
+    retention: Summary | None
+    gain_kept: Summary | None
+
+
+class Evaluation(Measures):
+    """What was measured of base, experts and result. `tasks` is empty where only single models were measured."""
+
+    gate: Gate | None = None
+    points: tuple[Point, ...] = ()
+    search: dict[str, Any] | None = Field(None, description="how `policy: auto` came to its strengths")
+    diagnosis: tuple[Diagnosis, ...] = ()
+    prediction: dict[str, Any] | None = Field(None, description="whether a tensor's score told what restoring it does")
+    models: tuple[Measured, ...] = Field((), description="of an evaluation on its own: each model")
+    settings: dict[str, Any] = {}
+
+
 class Report(_Part):
     """report.json."""
 
@@ -180,6 +250,7 @@ class Report(_Part):
     warnings: tuple[str, ...]
     engine: dict[str, str]
     costs: Costs | None
+    evaluation: Evaluation | None = Field(None, description="null where the recipe asks for none")
     heatmap: Heatmap
     distribution: Distribution
     spectra: tuple[Spectrum, ...] = Field(description="of the tensors that the recipe's method.show names")
