@@ -99,6 +99,12 @@ class Keys:
             _note_use(session, found.values(), now=now)
         return {token: self._caller(row) for token, row in found.items()}
 
+    def caller(self, key_id: str) -> Caller | None:
+        """The caller of a key by its id, while it is valid: for a session that the key once opened."""
+        with self._database.transaction() as session:
+            row = session.get(ApiKey, key_id)
+        return self._caller(row) if row is not None and _valid(row, now=datetime.now(UTC)) else None
+
     def is_valid(self, key_id: str) -> bool:
         """Whether a key is valid now."""
         with self._database.transaction() as session:
