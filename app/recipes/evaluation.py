@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, StringConstraints, Tag, model_validator
 
 from app.recipes.parts import Part, RepoId, Revision
+from app.recipes.scalars import Flag, Number, Whole
 
 TaskName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 _PART = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
@@ -18,14 +19,14 @@ class NamedTask(Part):
     ability: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$", max_length=40)] | None = Field(
         None, description="the ability that the task stands for: prose, code, math, ...; means are taken by ability"
     )
-    weight: float = Field(1.0, gt=0, le=1000, description="the task's weight in the means")
+    weight: Number = Field(1.0, gt=0, le=1000, description="the task's weight in the means")
 
 
 class RegisteredTask(NamedTask):
     """A task that lm-eval knows by this name."""
 
     task: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=200)]
-    num_fewshot: int | None = Field(None, ge=0, le=64)
+    num_fewshot: Whole | None = Field(None, ge=0, le=64)
 
     @property
     def label(self) -> str:
@@ -55,13 +56,17 @@ class FileTask(NamedTask):
         return self.name
 
 
+TASK_FORMS = ("registered task", "file task")
+"""Tags of the forms that a task may have; they stand in pydantic's locations, never in pointers."""
+
+
 def _form(value: Any) -> str:
     named = "task" in value if isinstance(value, dict) else isinstance(value, RegisteredTask)
-    return "registered task" if named else "file task"
+    return TASK_FORMS[0] if named else TASK_FORMS[1]
 
 
 AnyTask = Annotated[
-    Annotated[RegisteredTask, Tag("registered task")] | Annotated[FileTask, Tag("file task")], Discriminator(_form)
+    Annotated[RegisteredTask, Tag(TASK_FORMS[0])] | Annotated[FileTask, Tag(TASK_FORMS[1])], Discriminator(_form)
 ]
 Tasks = Annotated[tuple[AnyTask, ...], Field(max_length=64)]
 
@@ -89,8 +94,8 @@ class TaskSet(Part):
 class Gate(Part):
     """What a result must reach to be published. Judged by the lower ends of the intervals."""
 
-    min_retention: float | None = Field(None, ge=0, le=10)
-    min_gain_kept: float | None = Field(None, ge=-10, le=10)
+    min_retention: Number | None = Field(None, ge=0, le=10)
+    min_gain_kept: Number | None = Field(None, ge=-10, le=10)
     on_fail: Literal["block", "warn"] = "block"
 
 
@@ -98,12 +103,22 @@ class Evaluation(TaskSet):
     """What is measured of base, experts and result; `calibration` is what the search may look at."""
 
     calibration: TaskSet | None = None
-    limit: int | None = Field(None, ge=1, le=100_000, description="at most so many items of each task")
-    seed: int = Field(0, ge=0, lt=2**32, description="of few-shot examples and of the bootstrap")
+    limit: Whole | None = Field(None, ge=1, le=100_000, description="at most so many items of each task")
+    seed: Whole = Field(0, ge=0, lt=2**32, description="of few-shot examples and of the bootstrap")
     gate: Gate | None = None
-    controls: bool = Field(
-        default=True, description="with spear: measure uniform interpolation, random tensors and the others as well"
+    controls: Flag = Field(
+        True,  # noqa: FBT003  (pydantic's default)
+        description="with spear: measure uniform interpolation, random tensors and the others as well",
     )
+
+    @model_validator(mode="after")
+    def _gate_measured(self) -> Self:
+        """A gate that nothing is measured for could only fail."""
+        if self.gate and self.gate.min_retention is not None and not self.general:
+            raise ValueError("gate.min_retention is asked for, but general names no task")
+        if self.gate and self.gate.min_gain_kept is not None and not self.domain:
+            raise ValueError("gate.min_gain_kept is asked for, but domain names no task")
+        return self
 
     @model_validator(mode="after")
     def _calibration_apart(self) -> Self:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, Union
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from app.errors import Code, SpearError
+from app.recipes.evaluation import TASK_FORMS, Evaluation
 from app.recipes.methods import load_all
 from app.recipes.methods.base import MethodParameters, Setting, Share
 from app.recipes.parts import (
@@ -78,7 +79,9 @@ class Recipe(Part):
     scores: str | None = Field(
         None, max_length=64, description="a finished scoring job of this pair: its pinned commits are merged"
     )
-    evaluation: None = Field(None, description="reserved: evaluation is not offered yet")
+    evaluation: Evaluation | None = Field(
+        None, description="measured once the result is verified, before it is published"
+    )
     labels: dict[LabelName, LabelValue] = Field({}, max_length=16)
     priority: Priority = 0
     max_queue_seconds: QueueSeconds = None
@@ -152,6 +155,7 @@ def pointer(location: tuple[int | str, ...]) -> str:
     if location and location[0] in FORMS:
         location = location[1:]
     parts = [part for i, part in enumerate(location) if not (i == 1 and location[0] == "method" and part in METHODS)]
+    parts = [part for part in parts if part not in TASK_FORMS]
     if parts and parts[0] in ("method", "experts"):
         parts = [part for part in parts if not str(part).startswith(KINDS)]
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
