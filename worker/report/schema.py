@@ -184,7 +184,7 @@ class Point(_Part):
     kind: Literal["base", "adapted", "candidate", "control", "chosen"]
     name: str = Field(description="uniform, random, random_embedding, relative_change, dg_hard, spear, auto, ...")
     label: str
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field({})
     seed: int | None = None
     share: float | None = Field(None, description="share of the parameters that were restored, 0 to 1")
     on: Literal["held_out", "calibration"] = "held_out"
@@ -232,7 +232,7 @@ class Evaluation(Measures):
     diagnosis: tuple[Diagnosis, ...] = ()
     prediction: dict[str, Any] | None = Field(None, description="whether a tensor's score told what restoring it does")
     models: tuple[Measured, ...] = Field((), description="of an evaluation on its own: each model")
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field({})
 
 
 class Report(_Part):
