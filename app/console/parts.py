@@ -1,0 +1,71 @@
+"""Commands that run the service, whole or part by part."""
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.console.options import SERVICE
+from app.console.service import serving
+
+app = typer.Typer()
+
+
+@app.command(rich_help_panel=SERVICE)
+def up(
+    *, port: int = 8000, data_dir: Annotated[Path | None, typer.Option(help="where everything is kept")] = None,
+    workers: Annotated[int, typer.Option(min=1)] = 1, local_hub: bool = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print the ready line as JSON")] = False,
+) -> None:
+    """The whole service on this machine."""
+    from app import cores
+    from app.local.stack import run
+    from app.logs import configure
+    from app.settings import load
+
+    cores.forbid()
+    settings = load() if data_dir is None else load(data_dir=data_dir)
+    configure(settings.log_level)
+    run(settings, port=port, workers=workers, local_hub=local_hub, as_json=as_json)
+
+
+@app.command(rich_help_panel=SERVICE)
+def api(*, host: str = "127.0.0.1", port: int = 8000) -> None:
+    """The HTTP API."""
+    import uvicorn
+
+    from app.main import create_app
+
+    settings = serving()
+    uvicorn.run(create_app(settings), host=host, port=port, access_log=False, log_level=settings.log_level)
+
+
+@app.command(rich_help_panel=SERVICE)
+def worker(*, name: str = "spear-worker") -> None:
+    """A worker: takes jobs one at a time. SIGTERM hands the running job back."""
+    serving()
+    name = name if name.startswith("spear-worker") else f"spear-worker-{name}"
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "worker", "--name", name])  # noqa: S606  (no shell)
+
+
+@app.command(rich_help_panel=SERVICE)
+def sweep() -> None:
+    """The sweep: rescues jobs whose worker is gone and announces those that nobody has heard of."""
+    from app.queue.sweep import run
+
+    settings, stop = serving(), threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    run(settings, stop=stop)
+
+
+@app.command(rich_help_panel=SERVICE)
+def migrate() -> None:
+    """Bring the database to the newest schema; a table that is in use is waited for up to a minute."""
+    from app.jobs.migrate import upgrade
+
+    upgrade(serving().database_url, patience_seconds=60)
