@@ -69,6 +69,8 @@ class Code(StrEnum):
     TASK_EMPTY = "task_empty"
     TASK_UNSUPPORTED = "task_unsupported"
     TOKENIZER_UNSUITABLE = "tokenizer_unsuitable"
+    MODEL_UNSUPPORTED = "model_unsupported"
+    EVALUATION_MISSING = "evaluation_missing"
     GATE_FAILED = "gate_failed"
     # the target
     TARGET_BUSY = "target_busy"
@@ -202,6 +204,14 @@ KINDS: dict[Code, Kind] = {
         status=422, title="The task cannot be evaluated here", hint="Take a task that grades each item by itself."
     ),
     Code.TOKENIZER_UNSUITABLE: Kind(status=422, title="The tokenizer lacks a token that the evaluation needs"),
+    Code.MODEL_UNSUPPORTED: Kind(
+        status=422, title="The model cannot be evaluated here",
+        hint="It must be a causal language model that transformers knows, with all its weights.",
+    ),
+    Code.EVALUATION_MISSING: Kind(
+        status=500, title="The worker is installed without what evaluations need", retryable=True,
+        hint="Install the extra: pip install 'spear-merge[eval]'.",
+    ),
     Code.GATE_FAILED: Kind(
         status=422, title="The result did not pass the gate and was not published",
         hint="Look at the evaluation in the report; restore more, or lower the gate.",

@@ -10,7 +10,8 @@ from typing import Any, BinaryIO, Literal
 from pydantic import BaseModel, ConfigDict
 
 from app.hub.adapters import ADAPTER_CONFIG, applied_digests
-from app.recipes import Recipe, Scoring
+from app.recipes import Measuring, Recipe, Scoring
+from app.recipes.evaluation import Evaluation, FileTask
 
 
 class Input(BaseModel):
@@ -38,19 +39,55 @@ class Input(BaseModel):
         return self.model_copy(update={"digests": applied_digests(base=base.digests, adapter=self.digests)})
 
 
+class Source(BaseModel):
+    """What tasks are made of: files of a data set or of another repository, already on disk and verified."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    repo: str
+    repo_type: Literal["dataset", "model"]
+    revision: str
+    commit: str
+    path: Path
+    digests: dict[str, str]
+
+    def holds(self, task: FileTask) -> bool:
+        """Whether the task's file is here."""
+        kind = task.repo_type in (None, self.repo_type)
+        return kind and (task.repo, task.revision) == (self.repo, self.revision) and task.path in self.digests
+
+
+class Again(BaseModel):
+    """The making again of an earlier result: nothing is measured."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    decisions: dict[str, float] | None = None
+    """what the earlier run decided: t of every tensor that it chose; without it, the choice is made anew"""
+
+
 class Task(BaseModel):
-    """The child's whole input. `inputs[0]` is the base, then the experts in the recipe's order."""
+    """The child's whole input.
+
+    `inputs[0]` is the base, then the experts in the recipe's order, then the models of an evaluation on its own.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     job_id: str
     attempt: int
-    recipe: Recipe | Scoring
+    recipe: Recipe | Scoring | Measuring
     inputs: tuple[Input, ...]
     work_dir: Path
     """the job's own directory: `output/` holds what will be published, everything else stays private"""
     spectra: Path | None = None
     """JSON lines of cached spectra (see `worker.spectra.record`), where the cache knew some"""
+    sources: tuple[Source, ...] = ()
+    """what the evaluation's tasks are made of"""
+    sheets: Path | None = None
+    """JSON lines of answer sheets that are known (see `worker.evaluation.kept`)"""
+    again: Again | None = None
+    """where an earlier result is made again"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = 1
     warnings: tuple[str, ...] = ()
@@ -64,6 +101,16 @@ class Task(BaseModel):
         return self.recipe
 
     @property
+    def replayed(self) -> dict[str, float] | None:
+        """The decisions of an earlier run, where they are to be taken as they are."""
+        return self.again.decisions if self.again else None
+
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """What the recipe wants measured."""
+        return None if self.again or isinstance(self.recipe, Scoring) else self.recipe.evaluation
+
+    @property
     def output(self) -> Path:
         return self.work_dir / "output"
 
@@ -73,11 +120,19 @@ class Task(BaseModel):
 
     @property
     def experts(self) -> tuple[Input, ...]:
-        return self.inputs[1:]
+        return self.inputs[1 : 1 + len(self.recipe.experts)]
+
+    @property
+    def models(self) -> tuple[Input, ...]:
+        """What an evaluation on its own measures beside base and experts."""
+        return self.inputs[-len(self.recipe.models) :] if isinstance(self.recipe, Measuring) else ()
 
 
 class Reporter:
-    """The child's end of the pipe: one JSON object per line. Kinds: stage, step, spectrum, warning, error, done."""
+    """The child's end of the pipe: one JSON object per line.
+
+    Kinds: stage, step, spectrum, sheet, warning, error, done.
+    """
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -98,6 +153,10 @@ class Reporter:
     def spectrum(self, record: dict[str, Any]) -> None:
         """A newly computed spectrum for the cache."""
         self._say("spectrum", record=record)
+
+    def sheet(self, record: dict[str, Any]) -> None:
+        """A new answer sheet for the cache."""
+        self._say("sheet", record=record)
 
     def warning(self, message: str) -> None:
         self._say("warning", message=message)
