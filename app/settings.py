@@ -52,6 +52,8 @@ class Settings(BaseSettings):
     webhook_retry_seconds: str = "5,300,1800,7200,18000,36000,50400,72000,86400"
     webhook_senders: int = Field(2, ge=0, description="threads of each sweep that deliver webhooks")
     otlp_endpoint: str = Field("", description="where traces are sent (OTLP over HTTP); empty: nowhere")
+    metrics_port: int = Field(0, ge=0, le=65_535, description="where a worker tells its figures; 0: nowhere")
+    metrics_host: str = Field("127.0.0.1", description="the address of that port")
     signing_key_file: Path | None = Field(None, description="Ed25519 private key (PEM) that manifests are signed with")
 
     requests_per_minute: int = Field(1_200, ge=1, description="of one API key; its own number goes before")

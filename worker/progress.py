@@ -7,6 +7,7 @@ from typing import Any
 
 import structlog
 
+from app.counters import counters
 from app.jobs.changes import NewEvent
 from app.jobs.database import DatabaseAway
 from app.jobs.leases import Lease, Leases
@@ -59,14 +60,18 @@ class Progress:
     def close(self) -> None:
         """Write what is not written yet."""
         if self._stage:
-            self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + time.monotonic() - self._started
+            spent = time.monotonic() - self._started
+            self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + spent
             self.flush()
+            log.info("stage.ended", stage=self._stage, seconds=round(spent, 3))
             self._crash.reach(f"{self._stage}.done")
             self._stage = ""
             self.spans.close()
 
     def step(self, *, done: float, event: NewEvent | None = None) -> None:
         """`done` of the stage's total; never falls."""
+        if self._unit == "bytes" and done > self._done:
+            counters.add("spear_bytes", done - self._done, stage=self._stage)
         self._done = max(self._done, done)
         if event:
             self._events.append(event)

@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 
+from app.counters import counters
 from app.errors import Code, SpearError
 from app.hub.access import check_write
 from app.hub.blobs import BlobCache
@@ -211,6 +212,8 @@ class Run:
         self.progress.close()
         report = json.loads((self.workspace.path / "report.json").read_text())
         report["costs"]["stages"] = {name: round(spent, 3) for name, spent in self.progress.seconds.items()}
+        for source in ("computed", "cached"):
+            counters.add("spear_spectra", report["costs"].get(f"spectra_{source}") or 0, source=source)
         documents = {"scores": {"data": report["scores"]}, "report": report}
         spectra = self.workspace.path / "spectra.json"
         if spectra.exists():

@@ -1,18 +1,14 @@
 """Whether the process lives, whether the service can work, and its figures."""
 
-from collections.abc import Iterator
-
 from fastapi import APIRouter, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, PlainTextResponse
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
 from pydantic import BaseModel
 from redis import Redis, RedisError
 
+from app.api.metrics import render
 from app.api.problems import RESPONSES
-from app.api.services import Services, Uses
+from app.api.services import Uses
 from app.jobs.migrate import is_current
 
 router = APIRouter(tags=["operations"], responses=RESPONSES)
@@ -50,29 +46,7 @@ def get_readiness(services: Uses) -> JSONResponse:
 @router.get("/metrics", operation_id="metrics", response_class=PlainTextResponse)
 async def get_metrics(services: Uses) -> Response:
     """Prometheus' text format."""
-    registry = CollectorRegistry()
-    registry.register(_Jobs(services))
-    return PlainTextResponse(await run_in_threadpool(generate_latest, registry))
-
-
-class _Jobs(Collector):
-    """Read from the database when asked, so that every replica tells the same."""
-
-    def __init__(self, services: Services) -> None:
-        self._services = services
-
-    def describe(self) -> list[GaugeMetricFamily]:
-        return []  # without this the registry would query the database when the collector is registered
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        jobs = GaugeMetricFamily("spear_jobs", "Active jobs by status", labels=["status"])
-        for status, count in self._services.store.counts().items():
-            jobs.add_metric([status], count)
-        yield jobs
-        yield GaugeMetricFamily(
-            "spear_oldest_queued_seconds", "Age of the oldest queued job",
-            value=self._services.store.oldest_queued_seconds(),
-        )
+    return PlainTextResponse(await run_in_threadpool(render, services))
 
 
 def _broker_answers(url: str) -> bool:

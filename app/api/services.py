@@ -12,6 +12,7 @@ from app.api.limits import Limits
 from app.api.together import Together
 from app.jobs.audit import Audit
 from app.jobs.database import Database
+from app.jobs.figures import Figures
 from app.jobs.keys import Caller, Keys
 from app.jobs.quotas import Quota
 from app.jobs.sealed import Seal
@@ -31,6 +32,7 @@ class Services:
     celery: Celery
     limits: Limits
     audit: Audit
+    figures: Figures
     seal: Seal
     """for callers' own Hub tokens"""
     callers: Together[str, Caller]
@@ -58,6 +60,7 @@ def build_services(settings: Settings) -> Services:
         celery=make_celery(settings, patience_seconds=3),
         limits=Limits(settings),
         audit=Audit(database, days=settings.audit_days),
+        figures=Figures(database),
         seal=Seal(settings.secret),
         checks=BoundedSemaphore(settings.parallel_checks),
     )

@@ -26,6 +26,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # noqa: E402 
     hf_raise_for_status,
 )
 
+from app.counters import counters  # noqa: E402
 from app.errors import Code, SpearError  # noqa: E402
 from app.hub.credentials import choose  # noqa: E402
 from app.hub.failures import CALL, WIRE, translate  # noqa: E402
@@ -80,7 +81,10 @@ class Hub:
         try:
             yield
         except known as error:
-            raise translate(error, repo=repo, revision=revision, file=file, token=self._token or "") from None
+            told = translate(error, repo=repo, revision=revision, file=file, token=self._token or "")
+            counters.add("spear_hub_calls", outcome=told.code)
+            raise told from None
+        counters.add("spear_hub_calls", outcome="ok")
 
     def whoami(self) -> str:
         """The account's name."""

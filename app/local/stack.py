@@ -183,8 +183,14 @@ class Stack:
         for number in range(1, workers + 1):
             name = f"spear-worker-{number}"
             argv = [*spear, "worker", "--name", name]
-            self._supervisor.add(Program(name, argv, env={**env, **_compute(number - 1)}, grace=WORKER_GRACE_SECONDS))
+            own = {**env, **_compute(number - 1), **self._metrics(number - 1)}
+            self._supervisor.add(Program(name, argv, env=own, grace=WORKER_GRACE_SECONDS))
         self._supervisor.add(Program("sweep", [*spear, "sweep"], env=env))
+
+    def _metrics(self, index: int) -> dict[str, str]:
+        """A port for each worker's figures, counted up from the configured one, if there is one."""
+        first = self._settings.metrics_port
+        return {f"{PREFIX}METRICS_PORT": str(first + index)} if first else {}
 
     def _wait_for(self, url: str) -> None:
         """Wait until the address answers; any answer but a 5xx is one. Parts that die meanwhile are restarted."""
