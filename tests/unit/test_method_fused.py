@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from worker import child
 from worker.methods import Chunk, NotFiniteError, Spec, Workspace, load_all
 from worker.methods.counter import keep_mask, mask_levels
+from worker.methods.products import Products
 
 METHODS = load_all()
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]
@@ -22,7 +23,10 @@ PATTERNS = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float
 
 def merged(spec: Spec, tensors: list[torch.Tensor], *, dtype: torch.dtype, chunk: int, fused: bool) -> torch.Tensor:
     """As the pipeline does it: probes, surveys, then the merge, chunk by chunk."""
-    method = METHODS[spec.parameters["name"]].made_for(spec, Workspace(fused=fused))
+    work = Workspace(fused=fused)
+    if work.engine:  # else methods that gain little go without
+        work.engine.load_blends()
+    method = METHODS[spec.parameters["name"]].made_for(spec, work)
     out = torch.empty(spec.elements, dtype=dtype)
     spans = [(at, min(at + chunk, spec.elements)) for at in range(0, spec.elements, chunk)]
 
@@ -143,14 +147,77 @@ def test_double_precision_takes_the_way_of_torch():
     assert torch.equal(*found)
 
 
-def test_methods_without_loops_do_not_load_the_compiler():
+@given(
+    name=st.sampled_from(["linear", "slerp", "wise_ft"]), count=st.integers(1, 4), one=st.booleans(),
+    dtypes=st.lists(st.sampled_from(DTYPES), min_size=5, max_size=5), out=st.sampled_from(DTYPES),
+    elements=st.sampled_from([1, 31, 2047, 2048, 2081, 9000]), weights=st.lists(weight, min_size=4, max_size=4),
+    normalize=st.booleans(), coarse=st.booleans(), t=st.sampled_from([0.2, 0.5, 0.8]),
+)  # fmt: skip
+@settings(max_examples=150, deadline=None)
+def test_weighted_sums_have_the_bits_of_torch(
+    name, count, dtypes, one, out, elements, weights, normalize, coarse, t
+):
+    count = count if name == "linear" else 1
+    dtypes = dtypes[:1] * 5 if one else dtypes
+    shared = {"name": name, "normalize": normalize, "t": t, "alpha": t}
+    experts = tuple({"weight": each} for each in weights[:count])
+    spec = Spec("layers.0.weight", (elements,), shared, experts, tuple("abcd"[:count]))
+    tensors = models(count, elements, dtypes=dtypes, seed=elements, coarse=coarse)
+    fused, plain = both(spec, tensors, dtype=out)
+    assert torch.equal(fused, plain)
+
+
+def test_products_of_the_loops_are_those_of_torch_to_15_digits():
+    one, other = models(1, 70_001, dtypes=[torch.bfloat16, torch.float32], seed=4, coarse=False)
+    loaded, plain = Workspace(), Workspace(fused=False)
+    loaded.engine.load_blends()
+    found = [Products(work) for work in (loaded, plain)]
+    for products in found:
+        for start in range(0, len(one), 3001):
+            products.add(one[start : start + 3001], other[start : start + 3001])
+    exact = (one.double().norm().item(), other.double().norm().item(), (one.double() * other.double()).sum().item())
+    for products in found:
+        assert (*products.norms, products.dot) == pytest.approx(exact, rel=1e-13)
+
+
+def test_methods_that_gain_little_do_not_load_the_compiler_for_little():
     code = (
-        "import sys; from worker.methods import load_all, Workspace; methods = load_all();"
-        "[methods[name].prepare(Workspace()) for name in ('linear', 'slerp', 'karcher')];"
-        "print('numba' in sys.modules, 'llvmlite' in sys.modules)"
+        "import sys; from worker.methods import load_all, Spec, Workspace; methods = load_all();"
+        "small, large = ([Spec('w', (size, 1000), {'t': 0.5}, ({'weight': 1.0},) * 2)] for size in (10**5, 10**6));"
+        "compat = [Spec('w', (10**6, 1000), {'compat': 'mergekit'}, ({'weight': 1.0},) * 2)];"
+        "[methods[name].prepare(Workspace(), small) for name in ('linear', 'slerp', 'karcher', 'wise_ft')];"
+        "[methods[name].prepare(Workspace(), compat) for name in ('linear', 'slerp', 'ties', 'dare_ties')];"
+        "print('numba' in sys.modules, 'llvmlite' in sys.modules);"
+        "work = Workspace(); methods['slerp'].prepare(work, large); print(work.loaded is not None)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "False"]
+    assert done.stdout.split() == ["False", "False", "True"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "emptied", "foreign", "exchanged"])
+def test_what_is_kept_and_torn_is_compiled_anew(tmp_path, damage):
+    code = (
+        "import torch; from worker.methods import Workspace; work = Workspace(); work.engine.load_blends();"
+        "one = torch.ones(5000); out = torch.empty(5000);"
+        "work.engine.blend([one, one * 3], [0.5, 0.5], out, lerp=True); print(out.sum().item())"
+    )
+    places = {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path.cwd())}
+
+    def run() -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, **places}, capture_output=True, text=True, check=True
+        )
+        return done.stdout
+
+    assert run() == "10000.0\n"
+    kept = sorted([*tmp_path.rglob("*.nbi"), *tmp_path.rglob("*.nbc")])
+    before = {file: file.read_bytes() for file in kept}
+    for file, data in before.items():
+        other = next(each for name, each in before.items() if name != file and name.suffix == file.suffix)
+        found = {"cut": data[: len(data) // 2], "emptied": b"", "foreign": b"text", "exchanged": other}
+        file.write_bytes(found[damage])
+    assert run() == "10000.0\n"
+    assert run() == "10000.0\n"
 
 
 def test_without_the_compiler_torch_does_it(tmp_path):

@@ -9,6 +9,7 @@ import torch
 
 from worker.methods.base import CHUNK, Workspace
 from worker.methods.blend import blend
+from worker.methods.products import Products
 from worker.methods.slerp import PARALLEL, ZERO_NORM, coefficients
 
 Strengths = Mapping[str, float]
@@ -70,15 +71,12 @@ class Between:
 
 
 def _pair(base: torch.Tensor, adapted: torch.Tensor) -> _Pair:
-    """With the cosine of the angle between both, as vectors: fp32 within a chunk, fp64 over chunks."""
-    one, other = base.reshape(-1), adapted.reshape(-1)
-    sums = [0.0, 0.0, 0.0]
+    """With the cosine of the angle between both, as vectors."""
+    one, other, products = base.reshape(-1), adapted.reshape(-1), Products(Workspace())
     for start in range(0, len(one), CHUNK):
-        b, a = one[start : start + CHUNK].float(), other[start : start + CHUNK].float()
-        for i, (left, right) in enumerate(((b, b), (a, a), (b, a))):
-            sums[i] += torch.dot(left, right).item()
-    norms = sums[0] ** 0.5, sums[1] ** 0.5
-    cosine = sums[2] / (norms[0] * norms[1]) if min(norms) > ZERO_NORM else 1.0
+        products.add(one[start : start + CHUNK], other[start : start + CHUNK])
+    norms = products.norms
+    cosine = products.dot / (norms[0] * norms[1]) if min(norms) > ZERO_NORM else 1.0
     return _Pair(base=base, adapted=adapted, cosine=cosine)
 
 

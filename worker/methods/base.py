@@ -86,6 +86,12 @@ class Workspace:
 
         return Engine()
 
+    @property
+    def loaded(self) -> "Engine | None":
+        """The compiled loops if somebody has loaded them already: for methods that gain too little to load them."""
+        found: Engine | None = self.__dict__.get("engine")
+        return found
+
     def take(self, key: str, elements: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """An uninitialised 1-D tensor of so many elements; the same key gives the same memory again."""
         block = self._blocks.get((key, dtype))
@@ -131,9 +137,9 @@ class Method(ABC):
         return 0
 
     @classmethod
-    def prepare(cls, work: Workspace) -> None:
-        """Loads what the method needs, before the first tensor."""
-        _ = work
+    def prepare(cls, work: Workspace, specs: Sequence[Spec]) -> None:
+        """Loads what the method needs for all these tensors, before the first of them."""
+        _ = work, specs
 
     @property
     def probes(self) -> Sequence[tuple[int, int]]:

@@ -5,12 +5,14 @@ the angle is taken between the unit vectors, the coefficients are applied to the
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 
 from worker.methods.base import Chunk, Method, Spec, Workspace
-from worker.methods.blend import blend
+from worker.methods.blend import blend, prepare_blends
 from worker.methods.compat import CompatSlerp
+from worker.methods.products import Products
 
 PARALLEL = 0.9995
 """Past this |cos| the sphere is flat to fp32 and LERP is used (mergekit's threshold)."""
@@ -22,7 +24,7 @@ NO_DIRECTION = "lerp_zero_norm"
 class Slerp(Method):
     """`sin((1-t)θ)/sin θ · base + sin(tθ)/sin θ · expert`; the flattened tensor is one vector.
 
-    `t` = 0 gives the base, 1 the expert, both exactly. Norms and dot product: fp32 within a chunk, fp64 over chunks.
+    `t` = 0 gives the base, 1 the expert, both exactly. Norms and dot product are summed in fp64.
     A tensor of zero norm, or |cos θ| > 0.9995, is interpolated linearly; `operation` says which of these it was.
     """
 
@@ -31,13 +33,17 @@ class Slerp(Method):
     def __init__(self, spec: Spec, work: Workspace) -> None:
         super().__init__(spec, work)
         self.t = float(spec.parameters["t"])
-        self._base = self._expert = self._dot = 0.0
+        self._products = Products(work)
         self._coefficients = (1 - self.t, self.t)
         self._operation = "slerp"
 
     @classmethod
     def made_for(cls, spec: Spec, work: Workspace) -> Method:
         return CompatSlerp(spec, work) if spec.parameters.get("compat") else cls(spec, work)
+
+    @classmethod
+    def prepare(cls, work: Workspace, specs: Sequence[Spec]) -> None:
+        prepare_blends(work, specs, saved=0.95)
 
     @property
     def surveys(self) -> int:
@@ -48,15 +54,11 @@ class Slerp(Method):
         return self._operation
 
     def survey(self, chunk: Chunk) -> None:
-        base = self.work.load("slerp.base", chunk.base)
-        expert = self.work.load("slerp.expert", chunk.experts[0])
-        self._base += torch.dot(base, base).item()
-        self._expert += torch.dot(expert, expert).item()
-        self._dot += torch.dot(base, expert).item()
+        self._products.add(chunk.base, chunk.experts[0])
 
     def conclude(self) -> None:
-        norms = math.sqrt(self._base), math.sqrt(self._expert)
-        cosine = self._dot / (norms[0] * norms[1]) if min(norms) > ZERO_NORM else 0.0
+        norms = self._products.norms
+        cosine = self._products.dot / (norms[0] * norms[1]) if min(norms) > ZERO_NORM else 0.0
         self._coefficients = coefficients(cosine, t=self.t)
         if min(norms) <= ZERO_NORM or abs(cosine) > PARALLEL:
             self._coefficients, self._operation = (1 - self.t, self.t), "lerp"

@@ -48,8 +48,9 @@ class TaskVectorMethod(Method):
         return CompatTaskVectors.draws(spec) if spec.parameters.get("compat") else 0
 
     @classmethod
-    def prepare(cls, work: Workspace) -> None:
-        _ = work.engine
+    def prepare(cls, work: Workspace, specs: Sequence[Spec]) -> None:
+        if not all(spec.parameters.get("compat") for spec in specs) and work.engine:
+            work.engine.load_task_vectors()
 
     @property
     def thins(self) -> bool:

@@ -19,7 +19,7 @@ from worker.checkpoints.finite import is_finite
 from worker.checkpoints.layout import size_of
 from worker.checkpoints.reader import Checkpoint
 from worker.checkpoints.writer import ShardedWriter, WrittenFile
-from worker.methods import Chunk, Method, NotFiniteError, UndefinedError, Workspace, load_all
+from worker.methods import Chunk, Method, NotFiniteError, Spec, UndefinedError, Workspace, load_all
 from worker.methods.base import CHUNK
 from worker.pipeline.companions import copy_companions
 from worker.pipeline.inputs import open_inputs
@@ -96,8 +96,12 @@ def merge(
 def _prepared(operations: Iterable[Operation], device: torch.device) -> Workspace:
     """The buffers, and what the methods load once for all tensors."""
     work, methods = Workspace(keep=4 * chunk_of(device), device=device), load_all()
-    for name in {operation.method for operation in operations if operation.spec}:
-        methods[name].prepare(work)
+    asked: dict[str, list[Spec]] = {}
+    for operation in operations:
+        if operation.spec:
+            asked.setdefault(operation.method, []).append(operation.spec)
+    for name, specs in asked.items():
+        methods[name].prepare(work, specs)
     return work
 
 

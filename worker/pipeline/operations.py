@@ -17,7 +17,7 @@ from worker.pipeline.parameters import Parameters
 from worker.pipeline.task import Input, Task
 
 OUTPUT_TAGS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
-FORMAT = 4
+FORMAT = 5
 """raised whenever the same plan would give other bytes than before: journals of older plans are then void"""
 
 

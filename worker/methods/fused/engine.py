@@ -1,6 +1,7 @@
 """The compiled loops as the methods see them: torch tensors in and out, buffers made once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,10 +23,15 @@ class Engine:
         self._words = np.empty(loops.BLOCK // 2, dtype=np.uint64)
         self._rows: dict[int, NDArray[np.float32]] = {}
         self._found = np.empty((0, 0), dtype=np.int32)
-        self._load()
 
-    def _load(self) -> None:
-        """Compiles the loops, or loads them from the disk: a third of a second or more, before a merge begins."""
+    def load_blends(self) -> None:
+        """Compiles the loops of inner products and weighted sums, or loads them from the disk."""
+        nothing = torch.zeros(1)
+        self.products(nothing, nothing, np.zeros(3))
+        self.blend([nothing, nothing], [0.5, 0.5], nothing.clone(), lerp=True)
+
+    def load_task_vectors(self) -> None:
+        """Compiles those of task vectors, or loads them: a third of a second or more, before a merge begins."""
         nothing = torch.zeros(1)
         chunk, thinning = Chunk(0, 1, nothing, (nothing,)), Thinning([0], [0], [()])
         self.merge(chunk, nothing.clone(), thinning, Mix([1.0], [1.0], 1.0))
@@ -35,14 +41,31 @@ class Engine:
     @staticmethod
     def takes(chunk: Chunk, out: torch.dtype = torch.float32) -> bool:
         """Whether a chunk can be merged here: on the CPU, in dtypes that the loops know."""
-        models = (chunk.base, *chunk.experts)
-        return out in KINDS and all(model.dtype in KINDS and model.device.type == "cpu" for model in models)
+        return out in KINDS and Engine.knows(chunk.base, *chunk.experts)
+
+    @staticmethod
+    def knows(*models: torch.Tensor) -> bool:
+        """Whether the loops know the tensors' dtypes and place, and find one element behind the other."""
+        return all(each.dtype in KINDS and each.device.type == "cpu" and each.is_contiguous() for each in models)
+
+    def products(self, one: torch.Tensor, other: torch.Tensor, sums: NDArray[np.float64]) -> None:
+        """Adds the inner products of one with itself, of the other with itself, and of both to the three `sums`."""
+        addresses, kinds = _places(one, other)
+        _run(loops.products, len(one), addresses, kinds, self._blocks(1), self._words.view(np.float64), sums)
+
+    def blend(
+        self, parts: Sequence[torch.Tensor], factors: Sequence[float], out: torch.Tensor, *, lerp: bool
+    ) -> None:
+        """`out = Σ factors[i] · parts[i]`, or, where `lerp` is set, the point between two parts at `factors[1]`."""
+        addresses, kinds = _places(*parts, out)
+        _run(loops.blend, len(out), addresses, kinds, self._blocks(1), np.array(factors, dtype=np.float32), lerp)
 
     def merge(self, chunk: Chunk, out: torch.Tensor, thinning: Thinning, mix: Mix) -> bool:
         """The merged chunk into `out`; whether all task vectors are finite."""
         addresses, kinds = _places(chunk.base, *chunk.experts, out)
-        largest = loops.merge(
-            len(chunk), chunk.start, addresses, kinds, self._blocks(chunk), self._words, *thinning.arrays, *mix.arrays,
+        rows = self._blocks(len(chunk.experts))
+        largest = _run(
+            loops.merge, len(chunk), chunk.start, addresses, kinds, rows, self._words, *thinning.arrays, *mix.arrays,
             mix.elects, mix.how, mix.alike, mix.scale,
         )  # fmt: skip
         return bool(largest <= LARGEST)
@@ -50,9 +73,8 @@ class Engine:
     def norms(self, chunk: Chunk, thinning: Thinning, sums: NDArray[np.float64]) -> None:
         """Adds the magnitudes of δ and δ̂ to the sums, (experts, 2)."""
         addresses, kinds = _places(chunk.base, *chunk.experts)
-        loops.norms(
-            len(chunk), chunk.start, addresses, kinds, self._blocks(chunk), self._words, *thinning.arrays, sums
-        )
+        rows = self._blocks(len(chunk.experts))
+        _run(loops.norms, len(chunk), chunk.start, addresses, kinds, rows, self._words, *thinning.arrays, sums)
 
     def rank(
         self, chunk: Chunk, brackets: Sequence[tuple[int, int, int]]
@@ -67,8 +89,9 @@ class Engine:
         counts = np.zeros((len(brackets), 2), dtype=np.int64)
         if self._found.shape[0] < len(brackets) or self._found.shape[1] <= len(chunk):
             self._found = np.empty((len(brackets), len(chunk) + 1), dtype=np.int32)
-        largest = loops.rank(
-            len(chunk), addresses, kinds, self._blocks(chunk), wanted, low, high - low, self._found, counts
+        rows = self._blocks(len(chunk.experts))
+        largest = _run(
+            loops.rank, len(chunk), addresses, kinds, rows, wanted, low, high - low, self._found, counts
         )
         if largest > LARGEST:
             raise NotFiniteError
@@ -77,11 +100,22 @@ class Engine:
             for number, (above, within) in enumerate(counts)
         ]
 
-    def _blocks(self, chunk: Chunk) -> NDArray[np.float32]:
-        count = len(chunk.experts)
+    def _blocks(self, count: int) -> NDArray[np.float32]:
         if count not in self._rows:
             self._rows[count] = np.empty((count + 3, loops.BLOCK), dtype=np.float32)
         return self._rows[count]
+
+
+def _run(loop: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls a loop. Where what is kept of it on the disk is torn or foreign, and cannot be loaded, compiles it anew."""
+    known: Any = loop
+    try:
+        return loop(*arguments)
+    except Exception:
+        if known.signatures:  # it is loaded, so it is something else
+            raise
+        loops.forget()
+        return loop(*arguments)
 
 
 def _places(*tensors: torch.Tensor) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:

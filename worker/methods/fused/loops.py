@@ -1,4 +1,4 @@
-"""Compiled loops over blocks that stay in the first cache: one pass over memory, where torch's operations take a dozen.
+"""Compiled loops over blocks that stay in the first cache: one pass over memory, where torch's operations take several.
 
 Each statement is one fp32 operation of the torch path, in its order, so the bits are the same: no fast mathematics, no
 contraction, and a fused multiply-add where torch has one (`add` with `alpha`). All of it is in this one file, because
@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from llvmlite import ir
 from numba import carray, njit, types  # type: ignore[attr-defined]
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from worker.methods.fused.plan import KEEP_ALL, PAIRED, PLAIN, POSITIVE
@@ -21,6 +22,7 @@ from worker.methods.fused.plan import KEEP_ALL, PAIRED, PLAIN, POSITIVE
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 BLOCK = 2048
+LANES = 32
 BF16, F16, F32 = 0, 1, 2
 CLEAR_SIGN = np.uint32(0x7FFFFFFF)
 TINY = np.float32(1e-30)
@@ -31,10 +33,15 @@ MIX1, MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 LOW15 = np.uint16(0x7FFF)
 
 
+KEPT: list[Callable[..., Any]] = []
+"""the functions whose machine code is kept on the disk"""
+
+
 def compiled(function: Function) -> Function:
     """Machine code for this processor, kept on the disk where there is a place for it."""
     try:
         made = njit(cache=True, nogil=True, error_model="numpy")(function)
+        KEPT.append(made)
     except RuntimeError:  # no folder that may be written to
         made = njit(nogil=True, error_model="numpy")(function)
     return cast("Function", made)
@@ -69,6 +76,31 @@ def _fma(typing: Any, a: Any, b: Any, c: Any) -> Any:  # noqa: ARG001
     """a · b + c, rounded once."""
     signature = types.float32(types.float32, types.float32, types.float32)
     return signature, lambda _context, builder, _signature, values: builder.fma(*values)
+
+
+@cast("Callable[..., Any]", intrinsic)
+def _inner(typing: Any, one: Any, other: Any, sums: Any) -> Any:  # noqa: ARG001
+    """Three inner products of rows of BLOCK fp32 numbers, given by address: LANES fp64 sums of each, in a row.
+
+    Products are exact in fp64, so only the order of additions matters: element i goes to lane i mod LANES.
+    """
+    wide = ir.VectorType(ir.DoubleType(), LANES)
+
+    def emit(_context: Any, builder: Any, _signature: Any, values: Any) -> Any:
+        rows = [builder.inttoptr(value, ir.VectorType(_FLOAT, LANES).as_pointer()) for value in values[:2]]
+        nothing = ir.Constant(wide, [0.0] * LANES)
+        totals = [cgutils.alloca_once_value(builder, nothing) for _ in range(3)]  # type: ignore[no-untyped-call]
+        with cgutils.for_range(builder, ir.Constant(ir.IntType(64), BLOCK // LANES)) as loop:
+            x, y = (builder.fpext(builder.load(builder.gep(row, [loop.index]), align=4), wide) for row in rows)
+            for total, (left, right) in zip(totals, ((x, x), (y, y), (x, y)), strict=True):
+                product = builder.fmul(left, right, flags=("contract",))  # exact, so fused or not is the same
+                builder.store(builder.fadd(product, builder.load(total), flags=("contract",)), total)
+        place = builder.inttoptr(values[2], wide.as_pointer())
+        for number, total in enumerate(totals):
+            at = builder.gep(place, [ir.Constant(ir.IntType(64), number)])
+            builder.store(builder.load(total), at, align=8)
+
+    return types.void(types.uint64, types.uint64, types.uint64), emit
 
 
 @compiled
@@ -375,3 +407,64 @@ def rank(
                 inside = np.int32(_within(delta, low, span, found[number, counts[number, 1] :]))
             counts[number, 1] += inside
     return largest
+
+
+@compiled
+def products(size: Any, models: Any, kinds: Any, rows: Any, sums: Any, found: Any) -> None:
+    """Adds the inner products of a chunk of two models to `found`: of the first with itself, of the second, of both.
+
+    `rows` is float32 of (2, BLOCK) or more, `sums` float64 of 3 LANES or more.
+    """
+    for at in range(0, size, BLOCK):
+        length = min(BLOCK, size - at)
+        for m in range(2):
+            _load(models[m], kinds[m], at, rows[m][:length])
+            rows[m][length:] = ZERO
+        _inner(np.uint64(rows[0].ctypes.data), np.uint64(rows[1].ctypes.data), np.uint64(sums.ctypes.data))
+        for number in range(3):
+            lanes, half = sums[number * LANES :], LANES
+            while half > 1:
+                half //= 2
+                for i in range(half):
+                    lanes[i] += lanes[half + i]
+            found[number] += lanes[0]
+
+
+@compiled
+def _interpolate(one: Any, other: Any, weight: Any) -> None:
+    """`one` = the point between both at `weight`, from the nearer end: torch's `lerp`, a fused multiply-add."""
+    if abs(weight) < HALF:
+        for i in range(one.size):
+            one[i] = _fma(weight, other[i] - one[i], one[i])
+    else:
+        rest = weight - ONE
+        for i in range(one.size):
+            one[i] = _fma(rest, other[i] - one[i], other[i])
+
+
+@compiled
+def blend(size: Any, models: Any, kinds: Any, rows: Any, factors: Any, lerp: Any) -> None:
+    """Σ factor · model, or where `lerp` is set the point between two; `models` are theirs and the output's address."""
+    count = factors.size
+    for at in range(0, size, BLOCK):
+        length = min(BLOCK, size - at)
+        total, row = rows[0][:length], rows[1][:length]
+        _load(models[0], kinds[0], at, total)
+        if lerp:
+            _load(models[1], kinds[1], at, row)
+            _interpolate(total, row, factors[1])
+        else:
+            for i in range(length):
+                total[i] = total[i] * factors[0]
+            for e in range(1, count):
+                _load(models[e], kinds[e], at, row)
+                factor = factors[e]
+                for i in range(length):
+                    total[i] = _fma(row[i], factor, total[i])
+        _store(models[count], kinds[count], at, total)
+
+
+def forget() -> None:
+    """Drops what is kept on the disk of all of these, so that it is compiled anew."""
+    for each in KEPT:
+        cast("Any", each)._cache.flush()  # noqa: SLF001  (numba offers no other way)
