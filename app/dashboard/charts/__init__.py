@@ -7,16 +7,32 @@ many of them can share a page.
 from app.dashboard.charts.change import change_chart
 from app.dashboard.charts.gantt import gantt_chart
 from app.dashboard.charts.heatmap import METRICS, heatmap_chart
+from app.dashboard.charts.matrix import (
+    AnswerSheet,
+    Matrix,
+    Series,
+    Sweep,
+    answer_sheet_chart,
+    matrix_chart,
+    sweep_chart,
+)
 from app.dashboard.charts.spectra import spectra_chart
 from app.dashboard.charts.tradeoff import TradeOff, Trial, tradeoff_chart
 
 __all__ = [
     "METRICS",
+    "AnswerSheet",
+    "Matrix",
+    "Series",
+    "Sweep",
     "TradeOff",
     "Trial",
+    "answer_sheet_chart",
     "change_chart",
     "gantt_chart",
     "heatmap_chart",
+    "matrix_chart",
     "spectra_chart",
+    "sweep_chart",
     "tradeoff_chart",
 ]
