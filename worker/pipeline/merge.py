@@ -63,7 +63,7 @@ def merge(
         checkpoints = open_inputs(task, stack)
         operations = plan_operations(task, checkpoints, decisions)
         tensors = [(op.name, op.dtype, op.shape) for op in operations]
-        work = _prepared(operations, device)
+        work = prepared(operations, device)
         # before the writer takes its room on the disk: where there is none, it is this stage that fails
         reporter.stage("merging", total=float(sum(map(size_of, tensors))), unit="bytes")
         writer = stack.enter_context(
@@ -78,7 +78,7 @@ def merge(
             WriteBehind(writer, held=DEPTH if staged else 1, pin=device.type != "cpu") as behind,
             Staging(device, behind) if staged else nullcontext() as staging,
         ):
-            run = _Run(task, checkpoints, behind, work, staging)
+            run = Tensors(task, checkpoints, behind, work, staging)
             _write_all(run, writer, {op.name: op for op in operations}, reporter)
         files = writer.complete()
         source = task.merging.tokenizer_input
@@ -93,7 +93,7 @@ def merge(
     )
 
 
-def _prepared(operations: Iterable[Operation], device: torch.device) -> Workspace:
+def prepared(operations: Iterable[Operation], device: torch.device) -> Workspace:
     """The buffers, and what the methods load once for all tensors."""
     work, methods = Workspace(keep=4 * chunk_of(device), device=device), load_all()
     asked: dict[str, list[Spec]] = {}
@@ -105,7 +105,7 @@ def _prepared(operations: Iterable[Operation], device: torch.device) -> Workspac
     return work
 
 
-def _write_all(run: "_Run", writer: ShardedWriter, operations: Mapping[str, Operation], reporter: Reporter) -> None:
+def _write_all(run: "Tensors", writer: ShardedWriter, operations: Mapping[str, Operation], reporter: Reporter) -> None:
     tensors = [tensor for shard in writer.shards for tensor in shard.tensors]
     resumed = dict(writer.finished)
     left = [tensor for tensor in tensors if tensor.name not in resumed]
@@ -122,7 +122,7 @@ def _write_all(run: "_Run", writer: ShardedWriter, operations: Mapping[str, Oper
         run.behind.finish(tensor.name, note=note, then=say)
 
 
-class _Run:
+class Tensors:
     """One merge under way: the buffers, and the loops over chunks."""
 
     def __init__(
