@@ -4,8 +4,9 @@ from app.recipes.measuring import Measuring, parse_measuring
 from app.recipes.parts import ModelRef
 from app.recipes.recipe import METHODS, Expert, Output, Recipe, Target, parse_recipe, pointer
 from app.recipes.scoring import Scoring, parse_scoring
+from app.recipes.study import Study, parse_study
 
 __all__ = [
-    "METHODS", "Expert", "Measuring", "ModelRef", "Output", "Recipe", "Scoring", "Target", "parse_measuring",
-    "parse_recipe", "parse_scoring", "pointer",
+    "METHODS", "Expert", "Measuring", "ModelRef", "Output", "Recipe", "Scoring", "Study", "Target",
+    "parse_measuring", "parse_recipe", "parse_scoring", "parse_study", "pointer",
 ]  # fmt: skip
