@@ -68,7 +68,7 @@ def test_a_live_model_is_what_a_merge_writes(tmp_path, models, dtype, method):
 
 def test_one_expert_of_several_and_another_dtype(tmp_path, models):
     paths = models[torch.float32]
-    task = make_task(tmp_path, [paths[0], paths[2]], {"name": "wise_ft", "t": 0.3}, dtype="bfloat16")
+    task = make_task(tmp_path, [paths[0], paths[2]], {"name": "wise_ft", "alpha": 0.3}, dtype="bfloat16")
     live = Live(loaded(paths[1]))
     live.become(task)
     merge(task, None, Reporter(io.BytesIO()))

@@ -238,3 +238,59 @@ def test_rank_correlation_at_its_edges():
     assert spearman([1, 1, 1], [1, 2, 3]).p is None
     many = list(range(12))
     assert spearman(many, [v**3 for v in many]).rho == pytest.approx(1)
+
+
+def test_exports_say_what_the_report_says(results, vectors, tmp_path):
+    import base64
+    import csv
+    import io
+    import json
+
+    from pyarrow import parquet
+
+    from worker.evaluation.studies.write import write
+
+    gram = Gram(3)
+    gram.add(torch.from_numpy(vectors[0]), [torch.from_numpy(vector) for vector in vectors[1:]])
+    found = build(
+        results, gram, job_id="std_<b>", commits=["a" * 40] * 4, settings={}, warnings=(), engine={}, costs={}
+    )
+    whole = write(found, folder=tmp_path / "one")
+    again = write(found, folder=tmp_path / "two")
+    assert set(whole.figures) == {"gain", "og", "sweep", "answers", "similarity"}
+    assert whole == again
+    for path in sorted((tmp_path / "one").rglob("*.*")):
+        assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes(), path
+    made = json.loads((tmp_path / "one" / "exports.json").read_text())
+    data = {name: base64.b64decode(one["base64"]) for name, one in made.items()}
+    rows = list(csv.DictReader(io.StringIO(data["csv"].decode())))
+    table = parquet.read_table(io.BytesIO(data["parquet"])).to_pylist()
+    assert len(rows) == len(table) == len(found.cells) * len(TASKS)
+    for row, other in zip(rows, table, strict=True):
+        cell = next(cell for cell in found.cells if cell.key == row["key"])
+        assert float(row["gain"]) == other["gain"] == cell.gain[row["task"]]
+        assert float(row["macro_og_score"]) == other["macro_og_score"] == cell.macro_og["score"]
+        assert (row["seed"] == "") == (other["seed"] is None)
+    text = data["html"].decode()
+    assert "std_&lt;b&gt;" in text
+    assert "<b>" not in text
+    assert text.count("data:image/png;base64,") == 5
+    assert "<script" not in text
+    assert "http" not in text
+
+
+def test_texts_that_a_spreadsheet_would_run_are_made_harmless():
+    from worker.evaluation.studies.export import to_csv
+
+    assert to_csv([{"name": "=1+1", "value": -2.0}]) == b"name,value\n'=1+1,-2.0\n"
+
+
+def test_a_frontier_is_a_table(tmp_path):
+    from worker.evaluation.studies.export import frontier_table, to_csv
+
+    share = {"value": 0.5, "low": 0.4, "high": None}
+    point = {"kind": "control", "name": "uniform", "label": "t 0.5", "on": "held_out", "seed": None, "share": 1.0,
+             "settings": {"t": 0.5}, "retention": share, "gain_kept": share}  # fmt: skip
+    head, row = to_csv(frontier_table([point])).decode().splitlines()
+    assert head.startswith("kind,name,label,on,seed,share,retention,")
+    assert row == "control,uniform,t 0.5,held_out,,1.0,0.5,0.4,,0.5,0.4,"
