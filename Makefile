@@ -8,7 +8,7 @@ TORCH_INDEX ?=
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check openapi sbom bench load chaos up lock clean
+.PHONY: help venv demo test test-browser check openapi sbom bench load chaos up lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 14
@@ -37,6 +37,15 @@ $(VENV)/.demo-installed: $(VENV)/.installed benchmarks/demo/requirements.lock
 test: venv  ## the tests, on real servers that they start themselves
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
+# named otherwise than other tests, so that those who want no browser never collect them
+test-browser: $(VENV)/.browser-installed  ## the pages in a real headless Chromium, which it installs or asks for
+	CHROMIUM="$$(CHROMIUM=$(CHROMIUM) tests/browser/chromium)" && export CHROMIUM SHOTS="$(SHOTS)" && \
+		$(BIN)/python -m pytest -o python_files='browse_*.py' tests/browser $(ARGS)
+
+$(VENV)/.browser-installed: $(VENV)/.installed tests/browser/requirements.lock
+	$(PIP) --no-deps --require-hashes -r tests/browser/requirements.lock
+	@touch $@
+
 check: venv  ## lint, types, import rules, containers
 	$(BIN)/ruff check
 	$(BIN)/mypy
@@ -48,6 +57,15 @@ check: venv  ## lint, types, import rules, containers
 
 openapi: venv  ## write the snapshot of the API's description
 	$(BIN)/python -m app.api.openapi write docs/openapi.json
+
+DOCS := .docs
+docs: $(DOCS)/.installed  ## the pages of docs/ as a site in site/, every link and anchor checked
+	$(DOCS)/bin/mkdocs build --strict --clean
+
+$(DOCS)/.installed: docs/requirements.lock
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	@touch $@
 
 sbom: venv  ## bills of materials (CycloneDX) of the locks, in sbom/
 	@mkdir -p sbom
@@ -68,7 +86,7 @@ up: venv  ## the whole service on this machine, with a local Hub
 	$(BIN)/spear up --local-hub
 
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(DOCS) site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 # Locks: exact versions with hashes. torch stands apart, because its build (CPU, CUDA) depends on the platform.
 # The images' locks take the same versions, for the one platform of each image.

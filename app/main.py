@@ -10,6 +10,7 @@ from app.api import audit, deliveries, health, keys, merges, methods, openapi, p
 from app.api.middleware import RequestContext
 from app.api.services import build_services
 from app.api.tracing import Traced
+from app.dashboard import pages
 from app.settings import Settings, load
 from app.tracing import tracing
 
@@ -25,6 +26,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         yield
         services.database.close()
         services.limits.close()
+        app.state.sessions.close()
 
     app = FastAPI(
         title="spear-merge", version=version("spear-merge"), lifespan=lifespan,
@@ -37,5 +39,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     nouns = (merges, scores, deliveries, keys, audit, methods, health)
     for noun in nouns:
         app.include_router(noun.router)
+    pages.install(app, settings)
     openapi.install(app)
     return app
