@@ -1,12 +1,15 @@
 """A request to merge a base and its experts in many ways, measure every merge, and publish the named ones alone."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations, product
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
+from app.errors import SpearError
+from app.recipes.catalogue import OURS, Leaf, leaves
 from app.recipes.evaluation import Evaluation
 from app.recipes.methods.base import MethodParameters
 from app.recipes.parts import (
@@ -115,7 +118,18 @@ class StudyExpert(Expert):
 
 
 class StudyEvaluation(Evaluation):
-    """What is measured of every merge; settings are chosen on `calibration` and reported on the other tasks."""
+    """What is measured of every merge; settings are chosen on `calibration` and reported on the other tasks.
+
+    The group of a benchmark of this project stands for its tasks, each with a row of its own in every table.
+    """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _groups_opened(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        parts = ("general", "domain", "calibration")
+        return value | {name: _opened(value[name]) for name in parts if name in value}
 
     @model_validator(mode="after")
     def _no_gate(self) -> Self:
@@ -239,6 +253,27 @@ class Study(Part):
         if len(set(targets)) < len(targets):
             raise ValueError("publish names one target twice")
         return self
+
+
+def _opened(part: Any) -> Any:
+    """Tasks, or sets of tasks, with the tasks of our own groups in place of the groups."""
+    if isinstance(part, dict):
+        return {name: _opened(tasks) for name, tasks in part.items()}
+    if not isinstance(part, list | tuple):
+        return part
+    return [one for task in part for one in _each(task)]
+
+
+def _each(task: Any) -> Iterator[Any]:
+    name = task.get("task") if isinstance(task, dict) else None
+    found: tuple[Leaf, ...] = ()
+    with suppress(SpearError):  # an unknown task is refused with all others, where data sets are looked up
+        found = leaves(name) if isinstance(name, str) else ()
+    if not found or not all(leaf.yaml.startswith(OURS) for leaf in found):
+        yield task
+        return
+    for leaf in found:
+        yield {**task, "task": leaf.name}
 
 
 def parse_study(body: Any) -> Study:

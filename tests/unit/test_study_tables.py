@@ -112,6 +112,17 @@ def test_the_cells_are_every_stage_method_and_grid_point():
     assert (recipe.method.seed, recipe.method.density) == (1, 0.5)
 
 
+def test_the_finance_group_is_its_eighteen_tasks():
+    evaluation = {**BODY["evaluation"], "domain": [{"task": "spear_finance", "ability": "finance", "weight": 2.0}]}
+    experts = [{"repo": repo, "domain": "finance"} for repo in EXPERTS]
+    study = parse_study({**BODY, "evaluation": evaluation, "experts": experts})
+    assert len(study.evaluation.domain) == 18
+    assert {task.ability for task in study.evaluation.domain} == {"finance"}
+    assert parse_study(study.model_dump(mode="json")) == study
+    groups = {**BODY["evaluation"], "general": [{"task": "mmlu"}]}
+    assert [task.label for task in parse_study({**BODY, "evaluation": groups}).evaluation.general] == ["mmlu"]
+
+
 @pytest.mark.parametrize(("change", "word"), [
     ({"experts": BODY["experts"][:1]}, "at least 2"),
     ({"experts": [*BODY["experts"], BODY["experts"][0]]}, "twice"),

@@ -62,7 +62,8 @@ def sweep(report: Study) -> Figure:
     """Of each method, Macro-Gain over its first grid parameter, the others as chosen, seeds averaged."""
     methods = [one for one in dict.fromkeys(row.method for row in report.cells) if _axis(report.cells, one)]
     rows, columns = -(-len(methods) // COLUMNS), min(COLUMNS, len(methods))
-    size = (0.7 + 3.3 * columns, 1.35 + 2.7 * rows)
+    sets = len({(one.stage, one.experts) for one in report.outcomes})
+    size = (0.7 + 3.3 * max(columns, 2), 1.0 + 2.7 * rows + 0.17 * -(-sets // 2))
     picture = Figure(figsize=size, dpi=DPI, facecolor="white")
     for number, method in enumerate(methods):
         left, top = 0.75 + 3.3 * (number % COLUMNS), 0.85 + 2.7 * (number // COLUMNS)
