@@ -32,7 +32,7 @@ from worker.crash import CrashPoints
 from worker.force import stopped_by_force
 from worker.heartbeat import Heartbeat
 from worker.patience import Patience
-from worker.pipeline.task import Input, Task
+from worker.pipeline.task import Again, Input, Task
 from worker.progress import Progress
 from worker.publishing import Publication
 from worker.workspace import Workspace
@@ -75,7 +75,8 @@ class Run:
         self.crash.reach("resolving.checked")
         self.heartbeat.check()
         inputs = self._download(checked.heads, hubs.service)
-        summary = self._compute(recipe, inputs, warnings=checked.warnings)
+        again = None if checked.replay is None else Again(decisions=checked.replay)
+        summary = self._compute(recipe, inputs, warnings=checked.warnings, again=again)
         self._keep_documents()
         self.heartbeat.check()
         if isinstance(recipe, Scoring):
@@ -154,8 +155,9 @@ class Run:
         )
 
     def _compute(
-        self, recipe: Recipe | Scoring, inputs: tuple[Input, ...], *, warnings: tuple[str, ...]
-    ) -> dict[str, Any]:
+        self, recipe: Recipe | Scoring, inputs: tuple[Input, ...], *, warnings: tuple[str, ...],
+        again: Again | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
         """Everything that touches weights, in the child."""
         spectra = Spectra(self.database, max_bytes=self.settings.spectra_max_bytes)
         self._write_spectra(spectra, inputs)
@@ -163,7 +165,7 @@ class Run:
         task = Task(
             job_id=self.job.id, attempt=self.job.attempt, recipe=recipe, inputs=inputs, work_dir=self.workspace.path,
             spectra=self.workspace.spectra, device=self.settings.device, threads=self.settings.compute_threads,
-            warnings=warnings,
+            warnings=warnings, again=again,
         )
         self.workspace.task.write_text(task.model_dump_json())
         self.crash.reach("task.written")

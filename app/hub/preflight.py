@@ -18,6 +18,7 @@ from app.hub.headers import DTYPE_BITS, TensorInfo
 from app.hub.inspect import Head, inspect, read_small
 from app.hub.memory import working_set
 from app.hub.pins import Pin, RemoteFile, pin
+from app.hub.replays import decisions_of
 from app.hub.tokenrows import row_warnings
 from app.hub.vocabulary import COMPARABLE, OPAQUE, Vocabulary, compare_vocabularies, parse_vocabulary
 from app.recipes import ModelRef, Recipe, Scoring, Target
@@ -49,6 +50,8 @@ class Preflight:
     output_bytes: int
     peak_memory_bytes: int
     disk_bytes: int
+    replay: dict[str, float] | None = None
+    """the decisions that the recipe takes over from a published merge"""
 
 
 def preflight(
@@ -89,7 +92,11 @@ def preflight(
     adapted = (words for head in heads[1:] for words in adapter_warnings(head, heads[0]))
     warnings = (*adapted, *compared, *_about_target(target, hubs=hubs))
     dtype = recipe.output.dtype or getattr(recipe.method, "dtype", None) if isinstance(recipe, Recipe) else None
-    return _summary(recipe, dtype, heads, admission, warnings=warnings)
+    found = _summary(recipe, dtype, heads, admission, warnings=warnings)
+    if not isinstance(recipe, Recipe):
+        return found
+    tensors = {tensor.name for tensor in admission.tensors}
+    return replace(found, replay=decisions_of(recipe, hubs=hubs, reads=reads, pins=found.pins, tensors=tensors))
 
 
 def _heads(

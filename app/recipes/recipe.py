@@ -19,6 +19,7 @@ from app.recipes.parts import (
     RepoId,
     RuntimeSeconds,
 )
+from app.recipes.replay import Replay
 from app.recipes.scalars import Whole
 from app.recipes.webhook import AnyWebhook
 
@@ -82,6 +83,9 @@ class Recipe(Part):
     evaluation: Evaluation | None = Field(
         None, description="measured once the result is verified, before it is published"
     )
+    replay: Replay | None = Field(
+        None, description="take the decisions of this published merge of the same commits, in place of scoring (spear)"
+    )
     labels: dict[LabelName, LabelValue] = Field({}, max_length=16)
     priority: Priority = 0
     max_queue_seconds: QueueSeconds = None
@@ -110,6 +114,12 @@ class Recipe(Part):
             raise ValueError(f"tokenizer_source {self.tokenizer_source} is neither the base nor an expert")
         if self.tokenizer_source and (getattr(self.method, "embedding", False) or getattr(self.method, "head", False)):
             raise ValueError("embedding and head cannot be scored where tokenizer_source matches their rows by token")
+        return self
+
+    @model_validator(mode="after")
+    def _replay_of_decisions(self) -> Self:
+        if self.replay and self.method.method_name() != "spear":
+            raise ValueError(f"{self.method.method_name()} decides nothing that could be replayed; leave replay out")
         return self
 
     @property

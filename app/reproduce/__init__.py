@@ -1,0 +1,1 @@
+"""Running a published merge again, and saying whether the same bytes come out."""
