@@ -8,6 +8,7 @@ of 0.5 to 4 % of the norm with a falling spectrum and some shrinking, all differ
 written to a temporary directory and removed. Times are CPU seconds of one process with one thread, unless said.
 """
 
+# ruff: noqa: E402  (the processor's kernels are named before numpy and scipy are imported, as the worker's child does)
 import argparse
 import hashlib
 import io
@@ -23,12 +24,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from worker.processor import name_kernels
+
+name_kernels()
+
 import torch
 from safetensors.torch import save_file
 from scipy.stats import spearmanr
 from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from app.recipes import parse_recipe
 from worker.checkpoints.reader import Checkpoint

@@ -1,6 +1,7 @@
 """Scoring one stored tensor of a base and an adapted model."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from worker.scores import Part, Row, SpectrumPair, blank_row, delta_shape, make_
 from worker.scores.curve import Curve, curve
 from worker.scores.ranking import group_of
 from worker.scores.trust import single_is_enough, svdr_error
-from worker.spectra import SMALLEST, Precision, SpectrumKey, flops, group_shape
+from worker.spectra import SMALLEST, SMALLEST_OF_PAIRS, Precision, SpectrumKey, flops, group_shape, has_pairs
 
 READING = 16.0  # flops that reading, converting and differencing one entry of both models is counted as
 EXACT_AT_ONCE = 256  # short sides up to this cost so little that nothing is tried in single precision first
@@ -50,6 +51,12 @@ class Pair:
 
     def parts(self, name: str) -> list[Part]:
         return parts(name, shape=self.base.checkpoint.tensors[name].shape, config=self.base.checkpoint.config)
+
+    def uses_pairs(self, names: Sequence[str]) -> bool:
+        """Whether some Gram matrices may be made of products of bf16 pairs, by compiled loops."""
+        infos = [self.base.checkpoint.tensors[name] for name in names]
+        large = any(min(info.shape[-2:]) >= SMALLEST_OF_PAIRS for info in infos if info.dtype == "BF16")
+        return large and self.device == "cpu" and has_pairs()
 
     def groups(self, name: str) -> frozenset[str]:
         """The ranking groups of a stored tensor's matrices."""

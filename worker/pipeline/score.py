@@ -24,6 +24,7 @@ from worker.scores import Row, rank, wanted
 from worker.scores.curve import Curve
 from worker.scores.doubt import LEAST_AGREEMENT, judge
 from worker.scores.ranking import group_of
+from worker.spectra import load_pairs
 
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 LEAST_OF_FIRST = 0.9  # expected agreement of four tensors, which are more coarsely ranked than all
@@ -76,6 +77,8 @@ def _score_all(names: list[str], *, pair: Pair, processes: int, reporter: Report
     """All rows by name, in the recipe's way."""
     way = pair.method.precision
     outcome = Scores(rows=[])
+    if processes > 1 and pair.uses_pairs(names):
+        load_pairs()
     costs = {name: pair.cost(name, way=way) for name in names}
     reporter.stage("scoring", total=math.fsum(costs.values()), unit="flop")
     collect = partial(_collect, pair=pair, costs=costs, processes=processes, outcome=outcome, reporter=reporter)
@@ -171,7 +174,7 @@ def _doubtful_groups(outcome: Scores, *, method: SpearParameters, least: float) 
 
 def parameters(task: Task) -> SpearParameters:
     """The recipe's method, which this stage is only asked for when it is `spear`."""
-    method: Any = task.recipe.method
+    method: Any = task.method
     if not isinstance(method, SpearParameters):
         raise TypeError(f"scoring needs the parameters of spear, not {type(method).__name__}")
     return method

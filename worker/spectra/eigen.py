@@ -5,6 +5,7 @@ most of its error arises (measured 3 to 8 times as much as here on weight-like m
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import Any
 
@@ -31,7 +32,7 @@ def eigenvalues(grams: Tensor) -> Tensor:
         values: Tensor = torch.linalg.eigvalsh(grams, UPLO="L")
         return values.to(torch.float64).cpu().flip(-1)
     every = grams if grams.ndim == 3 else grams.unsqueeze(0)
-    with _controller().limit(limits=torch.get_num_threads(), user_api="blas"):
+    with blas_threads():
         found = torch.stack([_of_one(each) for each in every]) if len(every) else every.new_zeros(every.shape[:2])
     return found.to(torch.float64).reshape(grams.shape[:-1])
 
@@ -50,7 +51,13 @@ def _of_one(gram: Tensor) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values[::-1]))
 
 
+def blas_threads() -> AbstractContextManager[object]:
+    """While this lasts, SciPy's own threads are as many as torch's."""
+    limit: AbstractContextManager[object] = _controller().limit(limits=torch.get_num_threads(), user_api="blas")
+    return limit
+
+
 @lru_cache(maxsize=1)
 def _controller() -> ThreadpoolController:
-    """LAPACK's own threads are held to as many as torch uses: looked up once, set for one call, put back."""
+    """Looked up once: that takes a millisecond or two."""
     return ThreadpoolController()

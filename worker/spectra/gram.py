@@ -1,12 +1,27 @@
-"""Gram matrices on the short side of a weight matrix, in two grades, within bounded memory."""
+"""Gram matrices on the short side of a weight matrix, in two grades, within bounded memory.
+
+On the CPU by BLAS's product of a matrix with itself, and for bf16 by products of pairs where the processor has them
+(`worker.spectra.pairs`); on CUDA, and where a CPU has a unit for bf16 matrices (AMX), by torch's products.
+"""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import pairwise
+from typing import Any
 
 import torch
+from scipy.linalg import blas
 from torch import Tensor
+
+from worker.spectra.eigen import blas_threads
+
+SMALLEST_OF_PAIRS = 512
+"""Short sides from which products of pairs are used: below, loading their loops would cost more than they save."""
+MIDDLING = 2.0**-20, 2.0**20
+"""Largest entries between which no sum of squares can leave fp32's range, so that nothing has to be scaled."""
+SYMMETRIC: dict[torch.dtype, Any] = {torch.float32: blas.ssyrk, torch.float64: blas.dsyrk}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,18 +50,66 @@ def gram(matrix: Tensor, *, grade: Grade = DOUBLE) -> tuple[Tensor, float]:
     matrix. Beside the result, memory is one block of rows x n. Raises `ValueError` for NaN or infinite entries.
     """
     tall, scale = turned(matrix), power_of_two(matrix)
+    if grade == SINGLE and in_pairs(matrix, scale=scale):
+        from worker.spectra.pairs import gram_of_pairs  # noqa: PLC0415  (half a second: for those who need it)
+
+        return gram_of_pairs(tall), 1.0
     n = tall.shape[1]
     result = torch.zeros(n, n, dtype=grade.dtype, device=matrix.device)
     room = torch.empty(min(grade.rows, tall.shape[0]), n, dtype=grade.dtype, device=matrix.device)
-    with short_products(matrix.dtype):
+    with products(matrix):
         for block in tall.split(grade.rows):  # type: ignore[no-untyped-call]
             part = room[: len(block)].copy_(block).mul_(1 / scale)
-            add_lower(result, part, tiles=grade.tiles)
+            add_lower(result, part, tiles=grade.tiles, torchs=by_torch(matrix))
     return result, scale
 
 
-def add_lower(result: Tensor, block: Tensor, *, tiles: int) -> None:
-    """Add the lower triangle of blockᵀ block (rows x n) to `result` (n x n), in rows of `tiles`: (t + 1)/2t of it."""
+def in_pairs(matrix: Tensor, *, scale: float) -> bool:
+    """Whether its Gram matrix is made of products of pairs, without scaling: bf16 on a CPU that has them."""
+    wanted = matrix.dtype == torch.bfloat16 and matrix.device.type == "cpu" and min(matrix.shape) >= SMALLEST_OF_PAIRS
+    return wanted and MIDDLING[0] <= scale <= MIDDLING[1] and has_pairs()
+
+
+def has_pairs() -> bool:
+    """Whether this processor has products of bf16 pairs, no unit for whole bf16 matrices, and numba is installed."""
+    cpu: Any = torch.cpu
+    able = cpu._is_avx512_bf16_supported() and not cpu._is_amx_tile_supported()  # noqa: SLF001  (no public word for it)
+    return bool(able) and find_spec("numba") is not None
+
+
+def load_pairs() -> None:
+    """Loads the loops of pairs, once for all processes that are forked after that."""
+    from worker.spectra.pairs import load  # noqa: PLC0415  (half a second: for those who need it)
+
+    load()
+
+
+def by_torch(matrix: Tensor) -> bool:
+    """Whether torch's products are the fastest: on a device, and for bf16 on a CPU with a unit for its matrices."""
+    cpu: Any = torch.cpu
+    return matrix.is_cuda or bool(matrix.dtype == torch.bfloat16 and cpu._is_amx_tile_supported())  # noqa: SLF001
+
+
+def products(matrix: Tensor) -> AbstractContextManager[object]:
+    """What has to be switched while Gram matrices of such a matrix are summed."""
+    if by_torch(matrix):
+        return short_products(matrix.dtype)
+    return blas_threads() if matrix.device.type == "cpu" else nullcontext()
+
+
+def add_lower(result: Tensor, block: Tensor, *, tiles: int, torchs: bool = True) -> None:
+    """Add the lower triangle of blockᵀ block (rows x n) to `result` (n x n, contiguous).
+
+    By torch in rows of `tiles`, (t + 1)/2t of it; else by BLAS, which sees the transpose of both, so that the lower
+    triangle is its upper one.
+    """
+    if not torchs:
+        there = block.is_contiguous()
+        turned_over = block.numpy().T if there else block.T.contiguous().numpy().T
+        SYMMETRIC[block.dtype](
+            1.0, turned_over, beta=1.0, c=result.numpy().T, trans=0 if there else 1, lower=0, overwrite_c=1
+        )
+        return
     edges = [round(result.shape[0] * i / tiles) for i in range(tiles + 1)]
     for low, high in pairwise(edges):
         result[low:high, :high].addmm_(block[:, low:high].T, block[:, :high])

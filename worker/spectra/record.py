@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-ALGORITHM = "gram-3"
+ALGORITHM = "gram-4"
 """Raised whenever the numbers change (an estimate's number of column groups too): a spectrum of another algorithm is
 never used."""
 

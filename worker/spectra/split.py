@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from worker.spectra.eigen import eigenvalues
-from worker.spectra.gram import SINGLE, add_lower, power_of_two, short_products, turned
+from worker.spectra.gram import SINGLE, add_lower, by_torch, in_pairs, power_of_two, products, turned
 
 SMALLEST = 1024
 """Short sides below this are not worth estimating: the exact values cost little, and few values average little out."""
@@ -57,15 +57,27 @@ def split_values(matrix: Tensor) -> Split:
     tall, scale = turned(matrix), power_of_two(matrix)
     size = group_shape(matrix.shape)[1]
     deal = torch.randperm(tall.shape[1], generator=torch.Generator().manual_seed(0))[: GROUPS * size].to(matrix.device)
-    grams = torch.zeros(GROUPS, size, size, dtype=torch.float32, device=matrix.device)
-    with short_products(matrix.dtype):
-        for start in range(0, tall.shape[0], SINGLE.rows):
-            block = _dealt(tall[start : start + SINGLE.rows], deal).mul_(1 / scale)
-            for gram, columns in zip(grams, torch.split(block, size, dim=1), strict=True):
-                add_lower(gram, columns, tiles=TILES)
+    if in_pairs(matrix, scale=scale):
+        from worker.spectra.pairs import gram_of_pairs  # noqa: PLC0415  (half a second: for those who need it)
+
+        grams, scale = torch.stack([gram_of_pairs(tall, columns=each) for each in torch.split(deal, size)]), 1.0
+    else:
+        grams = _grams(matrix, deal, size=size, scale=scale)
     half = size // 2
     parts = torch.cat([grams[:, :half, :half], grams[:, half:, half:]])
     return Split(values=_roots(grams, scale=scale), halves=_roots(parts, scale=scale))
+
+
+def _grams(matrix: Tensor, deal: Tensor, *, size: int, scale: float) -> Tensor:
+    """The groups' Gram matrices of the matrix over `scale`, of fp32."""
+    tall, torchs = turned(matrix), by_torch(matrix)
+    grams = torch.zeros(GROUPS, size, size, dtype=torch.float32, device=matrix.device)
+    with products(matrix):
+        for start in range(0, tall.shape[0], SINGLE.rows):
+            block = _dealt(tall[start : start + SINGLE.rows], deal).mul_(1 / scale)
+            for gram, columns in zip(grams, torch.split(block, size, dim=1), strict=True):
+                add_lower(gram, columns, tiles=TILES, torchs=torchs)
+    return grams
 
 
 def _dealt(rows: Tensor, deal: Tensor) -> Tensor:

@@ -1,12 +1,12 @@
 """The compiled loops as the methods see them: torch tensors in and out, buffers made once."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from worker.compiled import call
 from worker.methods.base import Chunk, NotFiniteError
 from worker.methods.fused import loops
 from worker.methods.fused.plan import Mix, Thinning
@@ -51,20 +51,20 @@ class Engine:
     def products(self, one: torch.Tensor, other: torch.Tensor, sums: NDArray[np.float64]) -> None:
         """Adds the inner products of one with itself, of the other with itself, and of both to the three `sums`."""
         addresses, kinds = _places(one, other)
-        _run(loops.products, len(one), addresses, kinds, self._blocks(1), self._words.view(np.float64), sums)
+        call(loops.products, len(one), addresses, kinds, self._blocks(1), self._words.view(np.float64), sums)
 
     def blend(
         self, parts: Sequence[torch.Tensor], factors: Sequence[float], out: torch.Tensor, *, lerp: bool
     ) -> None:
         """`out = Σ factors[i] · parts[i]`, or, where `lerp` is set, the point between two parts at `factors[1]`."""
         addresses, kinds = _places(*parts, out)
-        _run(loops.blend, len(out), addresses, kinds, self._blocks(1), np.array(factors, dtype=np.float32), lerp)
+        call(loops.blend, len(out), addresses, kinds, self._blocks(1), np.array(factors, dtype=np.float32), lerp)
 
     def merge(self, chunk: Chunk, out: torch.Tensor, thinning: Thinning, mix: Mix) -> bool:
         """The merged chunk into `out`; whether all task vectors are finite."""
         addresses, kinds = _places(chunk.base, *chunk.experts, out)
         rows = self._blocks(len(chunk.experts))
-        largest = _run(
+        largest = call(
             loops.merge, len(chunk), chunk.start, addresses, kinds, rows, self._words, *thinning.arrays, *mix.arrays,
             mix.elects, mix.how, mix.alike, mix.scale,
         )  # fmt: skip
@@ -74,7 +74,7 @@ class Engine:
         """Adds the magnitudes of δ and δ̂ to the sums, (experts, 2)."""
         addresses, kinds = _places(chunk.base, *chunk.experts)
         rows = self._blocks(len(chunk.experts))
-        _run(loops.norms, len(chunk), chunk.start, addresses, kinds, rows, self._words, *thinning.arrays, sums)
+        call(loops.norms, len(chunk), chunk.start, addresses, kinds, rows, self._words, *thinning.arrays, sums)
 
     def rank(
         self, chunk: Chunk, brackets: Sequence[tuple[int, int, int]]
@@ -90,7 +90,7 @@ class Engine:
         if self._found.shape[0] < len(brackets) or self._found.shape[1] <= len(chunk):
             self._found = np.empty((len(brackets), len(chunk) + 1), dtype=np.int32)
         rows = self._blocks(len(chunk.experts))
-        largest = _run(
+        largest = call(
             loops.rank, len(chunk), addresses, kinds, rows, wanted, low, high - low, self._found, counts
         )
         if largest > LARGEST:
@@ -104,18 +104,6 @@ class Engine:
         if count not in self._rows:
             self._rows[count] = np.empty((count + 3, loops.BLOCK), dtype=np.float32)
         return self._rows[count]
-
-
-def _run(loop: Callable[..., Any], *arguments: Any) -> Any:
-    """Calls a loop. Where what is kept of it on the disk is torn or foreign, and cannot be loaded, compiles it anew."""
-    known: Any = loop
-    try:
-        return loop(*arguments)
-    except Exception:
-        if known.signatures:  # it is loaded, so it is something else
-            raise
-        loops.forget()
-        return loop(*arguments)
 
 
 def _places(*tensors: torch.Tensor) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:

@@ -9,17 +9,16 @@ and of what is computed are rows of `rows`, float32 of (experts + 3, BLOCK): the
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, njit, types  # type: ignore[attr-defined]
+from numba import carray, types  # type: ignore[attr-defined]
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from worker.compiled import compiled
 from worker.methods.fused.plan import KEEP_ALL, PAIRED, PLAIN, POSITIVE
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 BLOCK = 2048
 LANES = 32
@@ -31,20 +30,6 @@ ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 MIX1, MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 LOW15 = np.uint16(0x7FFF)
-
-
-KEPT: list[Callable[..., Any]] = []
-"""the functions whose machine code is kept on the disk"""
-
-
-def compiled(function: Function) -> Function:
-    """Machine code for this processor, kept on the disk where there is a place for it."""
-    try:
-        made = njit(cache=True, nogil=True, error_model="numpy")(function)
-        KEPT.append(made)
-    except RuntimeError:  # no folder that may be written to
-        made = njit(nogil=True, error_model="numpy")(function)
-    return cast("Function", made)
 
 
 def _one_instruction(source: Any, result: Any, emit: Callable[[Any, Any], Any]) -> Any:
@@ -462,9 +447,3 @@ def blend(size: Any, models: Any, kinds: Any, rows: Any, factors: Any, lerp: Any
                 for i in range(length):
                     total[i] = _fma(row[i], factor, total[i])
         _store(models[count], kinds[count], at, total)
-
-
-def forget() -> None:
-    """Drops what is kept on the disk of all of these, so that it is compiled anew."""
-    for each in KEPT:
-        cast("Any", each)._cache.flush()  # noqa: SLF001  (numba offers no other way)
