@@ -60,7 +60,7 @@ openapi: venv  ## write the snapshot of the API's description
 
 DOCS := .docs
 docs: $(DOCS)/.installed  ## the pages of docs/ as a site in site/, every link and anchor checked
-	$(DOCS)/bin/mkdocs build --strict --clean
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --clean
 
 $(DOCS)/.installed: docs/requirements.lock
 	$(PYTHON) -m venv $(DOCS)

@@ -7,8 +7,8 @@ Node = dict[str, Any]
 HEAD = """# HTTP reference
 
 Every route, parameter and body, made from `openapi.json` when these pages are built; `make check` holds that snapshot
-equal to what the service says of itself. How the routes go together, with examples, is told in [HTTP](http.md); what the
-codes of problems mean, [there too](http.md#problems).
+equal to what the service says of itself. How the routes go together, with examples, is told in [HTTP](http.md), and
+what the codes of problems mean, [there too](http.md#problems).
 """
 
 
