@@ -22,8 +22,7 @@ _STDERR = 2
 _MAX_MESSAGE = 256_000_000
 _FIELDS = {
     "stage": {"name", "total", "unit"}, "step": {"done", "name"}, "spectrum": {"record"}, "sheet": {"record"},
-    "warning": {"message"},
-    "error": {"code", "message", "names"}, "done": {"summary"},
+    "beat": set(), "warning": {"message"}, "error": {"code", "message", "names"}, "done": {"summary"},
 }  # fmt: skip
 """what each kind of message has at least"""
 _TEARDOWN_SECONDS = 30

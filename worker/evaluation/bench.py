@@ -35,6 +35,16 @@ class Bench:
             raise SpearError(Code.TASK_EMPTY, f"task {label} has no items", task=label) from error
         return cls(label=label, task=task, limit=limit)
 
+    @property
+    def size(self) -> int:
+        """Items that are asked."""
+        return len({request.doc_id for request in self.task.instances})
+
+    @property
+    def generates(self) -> bool:
+        """Whether models write the answers."""
+        return str(self.task.OUTPUT_TYPE) == "generate_until"
+
     def ask(self, model: LanguageModel) -> Sheet:
         """The model's answer sheet."""
         requests = self.task.instances
@@ -77,7 +87,45 @@ class Bench:
         return metric, float(grades[metric]), 1.0
 
 
-def ask_all(benches: Iterable[Bench], model: LanguageModel) -> Mapping[str, Sheet]:
+@dataclass(frozen=True)
+class Bundle:
+    """Several tasks under one name, as a group of lm-eval's: one sheet, of all their items one after the other."""
+
+    label: str
+    parts: tuple[Bench, ...]
+
+    @property
+    def size(self) -> int:
+        """Items of all tasks."""
+        return sum(part.size for part in self.parts)
+
+    @property
+    def generates(self) -> bool:
+        """Whether models write any of the answers."""
+        return any(part.generates for part in self.parts)
+
+    def ask(self, model: LanguageModel) -> Sheet:
+        """The model's answer sheet. Raises `SpearError(task_unsupported)` where the tasks are of several kinds."""
+        sheets = [part.ask(model) for part in self.parts]
+        kinds = {(sheet.kind, sheet.metric) for sheet in sheets}
+        if len(kinds) > 1:
+            metrics = ", ".join(sorted(metric for _, metric in kinds))
+            raise SpearError(
+                Code.TASK_UNSUPPORTED, f"the tasks of {self.label} are graded differently ({metrics}): name them",
+                task=self.label,
+            )
+        return Sheet(
+            task=self.label, kind=sheets[0].kind, metric=sheets[0].metric,
+            items=tuple(item for sheet in sheets for item in sheet.items),
+            values=tuple(value for sheet in sheets for value in sheet.values),
+            weights=tuple(weight for sheet in sheets for weight in sheet.weights),
+        )
+
+
+AnyBench = Bench | Bundle
+
+
+def ask_all(benches: Iterable[AnyBench], model: LanguageModel) -> Mapping[str, Sheet]:
     """The answer sheets by task."""
     return {bench.label: bench.ask(model) for bench in benches}
 

@@ -4,7 +4,7 @@ Only the positions that are scored go through the output head and the softmax. R
 of a batch but for rounding: padding stands on the right, where a causal model cannot look.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +35,9 @@ class Likelihood:
     greedy: bool
 
 
-def likelihoods(model: Any, spans: Sequence[Span], *, batch_tokens: int) -> list[Likelihood]:
+def likelihoods(
+    model: Any, spans: Sequence[Span], *, batch_tokens: int, told: Callable[[int], None] = lambda _: None
+) -> list[Likelihood]:
     """One for each span, in order.
 
     Args:
@@ -43,6 +45,7 @@ def likelihoods(model: Any, spans: Sequence[Span], *, batch_tokens: int) -> list
         spans: what to score; none longer than the model's context.
         batch_tokens: at most so many tokens, padding included, are computed at once; a batch that memory is too small
             for is halved.
+        told: gets the number of spans that are done, after each batch.
 
     Raises:
         SpearError: `out_of_memory` if a single span does not fit.
@@ -51,6 +54,7 @@ def likelihoods(model: Any, spans: Sequence[Span], *, batch_tokens: int) -> list
     found: dict[int, Likelihood] = {}
     for batch in _batches(order, spans, batch_tokens=batch_tokens):
         found.update(zip(batch, _scored(model, [spans[i] for i in batch]), strict=True))
+        told(len(found))
     return [found[i] for i in range(len(spans))]
 
 

@@ -61,14 +61,15 @@ def _loaded(path: Path, *, repo: str, base: Path, options: dict[str, Any]) -> tu
     from transformers import AutoConfig, AutoModelForCausalLM  # noqa: PLC0415
     from transformers.utils import logging  # noqa: PLC0415
 
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         if not (path / ADAPTER_CONFIG).is_file():
-            loaded = AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, **options)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, **options)
         else:
             config = AutoConfig.from_pretrained(base, **_SAFE)
             weights = _applied(path, base=base)
-            loaded = AutoModelForCausalLM.from_pretrained(None, config=config, state_dict=weights, **options)
+            nowhere: Any = None
+            loaded = AutoModelForCausalLM.from_pretrained(nowhere, config=config, state_dict=weights, **options)
     except (ValueError, KeyError, OSError, ImportError) as error:
         message = f"{repo}: transformers cannot load it: {_first_line(error)}"
         raise SpearError(Code.MODEL_UNSUPPORTED, message, repo=repo) from error

@@ -1,7 +1,6 @@
 """lm-eval's tasks from what a recipe names: registered ones over a fetched data set, and files of JSON lines."""
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,9 @@ from lm_eval.tasks import TaskManager
 
 from app.errors import Code, SpearError
 from app.recipes.evaluation import AnyTask, FileTask, RegisteredTask
+from worker.checkpoints.disk import FULL
+from worker.evaluation.files import read_items
 
-_FIELDS: Mapping[str, tuple[str, ...]] = {
-    "perplexity": ("text",),
-    "multiple_choice": ("question", "choices", "answer"),
-    "exact_match": ("question", "answer"),
-}
 _FORMS: Mapping[str, dict[str, Any]] = {
     "perplexity": {
         "output_type": "loglikelihood_rolling", "doc_to_text": "", "doc_to_target": "{{text}}",
@@ -49,7 +45,7 @@ def build(task: AnyTask, *, source: Path) -> ConfigurableTask:
 
 
 def _from_file(task: FileTask, path: Path) -> ConfigurableTask:
-    lines = list(_checked(task, path))
+    lines = list(read_items(task, path))
     return ConfigurableTask(config={
         "task": task.label, "test_split": "test", "custom_dataset": lambda **_: _dataset(lines), **_FORMS[task.kind],
     })  # fmt: skip
@@ -61,49 +57,19 @@ def _dataset(lines: list[dict[str, Any]]) -> Mapping[str, Any]:
     return {"test": Dataset.from_list(lines)}
 
 
-def _checked(task: FileTask, path: Path) -> Iterator[dict[str, Any]]:
-    empty = True
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                empty = False
-                yield _item(task, line, number=number)
-    if empty:
-        raise SpearError(Code.TASK_EMPTY, f"{task.repo}: {task.path} has no items", repo=task.repo, file=task.path)
-
-
-def _item(task: FileTask, line: str, *, number: int) -> dict[str, Any]:
-    where: dict[str, Any] = {"repo": task.repo, "file": task.path, "line": number}
-    try:
-        item = json.loads(line)
-    except ValueError:
-        item = None
-    if not isinstance(item, dict):
-        raise SpearError(Code.TASK_INVALID, f"{task.repo}: {task.path}, line {number}: not a JSON object", **where)
-    for field in _FIELDS[task.kind]:
-        if problem := _problem(item, field, kind=task.kind):
-            message = f"{task.repo}: {task.path}, line {number}: {field} {problem}"
-            raise SpearError(Code.TASK_INVALID, message, field=field, **where)
-    return {field: item[field] for field in _FIELDS[task.kind]}
-
-
-def _problem(item: Mapping[str, Any], field: str, *, kind: str) -> str | None:
-    """What is wrong with a field, if anything is."""
-    value: Any = item.get(field)
-    if field not in item:
-        return "is missing"
-    if field == "choices":
-        texts = isinstance(value, list) and len(value) > 1 and all(isinstance(one, str) and one for one in value)
-        return None if texts else "must be a list of two or more texts"
-    if field == "answer" and kind == "multiple_choice":
-        count = len(item["choices"])  # judged before: the fields are looked at in order
-        is_index = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < count
-        return None if is_index else f"must be the index of a choice, 0 to {count - 1}"
-    return None if isinstance(value, str) and value.strip() else "must be a text that is not empty"
-
-
 def _registered(task: RegisteredTask, yaml: Path) -> ConfigurableTask:
-    built = next(iter(TaskManager(include_defaults=False).load(str(yaml))["tasks"].values()))
+    if not yaml.is_file():
+        message = f"the worker's lm-eval has no task {task.task}"
+        raise SpearError(Code.TASK_UNSUPPORTED, message, task=task.task)
+    try:
+        built = next(iter(TaskManager(include_defaults=False).load(str(yaml))["tasks"].values()))
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever lm-eval, its task's code or the data set's reader raise
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise
+        said = f"{type(error).__name__}: {str(error).strip()[:300]}"
+        raise SpearError(Code.TASK_UNSUPPORTED, f"task {task.task} cannot be built: {said}", task=task.task) from error
     if not isinstance(built, ConfigurableTask) or getattr(built, "UNSAFE_CODE", False):
         message = f"task {task.task} runs code of its own and is not offered"
         raise SpearError(Code.TASK_UNSUPPORTED, message, task=task.task)

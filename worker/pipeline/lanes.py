@@ -83,5 +83,5 @@ def device_for(task: Task) -> torch.device:
     With `auto` the CPU: it merges about as fast as a disk reads, and its results are the same on every machine. The
     bits of mergekit are those of its run on a CPU.
     """
-    asked = task.device == "cuda" and not getattr(task.recipe.method, "compat", None)
+    asked = task.device == "cuda" and not getattr(task.method, "compat", None)
     return torch.device("cuda" if asked else "cpu")

@@ -81,7 +81,7 @@ def _operation(
     if decisions is not None:
         return _restored(name, dtype, model.shape, t=decisions.get(name, 1.0), adapted=len(checkpoints) - 1)
     spec = parameters.of(name, model.shape)
-    method = task.recipe.method.method_name()
+    method = task.method.method_name()
     return Operation(name, dtype, model.shape, method=method, spec=spec, experts=parameters.sources)
 
 
@@ -95,7 +95,7 @@ def _restored(name: str, dtype: str, shape: tuple[int, ...], *, t: float, adapte
 
 def output_dtype(task: Task) -> str | None:
     """The dtype that the recipe asks for, if it does."""
-    return task.merging.output.dtype or getattr(task.recipe.method, "dtype", None)
+    return task.merging.output.dtype or getattr(task.method, "dtype", None)
 
 
 def output_tag(model: TensorInfo, wanted: str | None) -> str:

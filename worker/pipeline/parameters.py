@@ -15,7 +15,7 @@ class Parameters:
     """Resolves one task's parameters; `names` are all tensors, `layers` the configuration's number of layers."""
 
     def __init__(self, task: Task, names: Iterable[str], *, layers: int | None = None) -> None:
-        method = task.recipe.method
+        method = task.method
         self._shared = {field: getattr(method, field) for field in type(method).model_fields}
         self.sources = counted(method, [(entry.repo, entry.commit) for entry in task.inputs])
         """the inputs' numbers of the experts that go into the merge"""

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from app.recipes import Scoring
+from app.recipes import Measuring, Scoring
 from app.recipes.methods.spear import SpearParameters
 from worker.isolation import has_network
 from worker.methods.slerp import NO_DIRECTION
+from worker.pipeline.evaluate import Evaluator, evaluate, measure, prepare
 from worker.pipeline.merge import MergeResult, merge
 from worker.pipeline.meter import Meter
 from worker.pipeline.restored import restored_spectra
@@ -18,6 +19,8 @@ from worker.pipeline.score import Scores, device_of, score
 from worker.pipeline.select import select
 from worker.pipeline.task import Reporter, Task
 from worker.pipeline.verify import Verification, verify
+from worker.report import schema
+from worker.report.evaluation import evaluation_summary, gate_warnings
 from worker.report.manifest import canonical
 from worker.report.publishable import SPECTRA, write
 from worker.report.report import build_report
@@ -31,17 +34,23 @@ NAMED = 5
 def run(task: Task, reporter: Reporter) -> dict[str, Any]:
     """Make everything that will be published in `task.output`; the summary for the supervisor."""
     meter = Meter(reporter)
+    evaluator = prepare(task, meter)
+    if isinstance(task.recipe, Measuring):
+        assert evaluator is not None
+        return _measured_only(task, evaluator, meter)
     scores, selection = _restoration(task, meter)
     if isinstance(task.recipe, Scoring):
         assert scores is not None
         assert selection is not None
         return _scored_only(task, scores, selection, meter)
-    decisions = selection.decisions if selection else None
+    decisions = selection.decisions if selection else task.replayed
     result = merge(task, decisions, meter)
-    warnings = _merge_warnings(result)
+    warnings = [*_replay_warnings(task), *_merge_warnings(result)]
     for warning in warnings:
         meter.warning(warning)
     verification = verify(task, decisions, result, meter)
+    evaluated = _evaluated(evaluator, verification, meter)
+    warnings += gate_warnings(evaluated)
     shown = restored_spectra(task, selection.rows) if selection else {}
     shutil.rmtree(task.output / "figures", ignore_errors=True)
     return write(
@@ -50,9 +59,10 @@ def run(task: Task, reporter: Reporter) -> dict[str, Any]:
         selection=selection.shares if selection else {},
         merge=_merge_facts(result),
         verification=_verification_facts(verification),
-        costs=_costs(task, meter, scores=scores),
+        costs=_costs(task, meter, scores=scores, evaluator=evaluator),
         curves=scores.curves if scores else {},
         merged=shown,
+        evaluation=evaluated,
         decisions=_decisions(result, chosen=decisions or {}),
         digests={file.name: (file.nbytes, file.sha256) for file in verification.files},
         warnings=[*(scores.warnings if scores else ()), *(selection.warnings if selection else ()), *warnings],
@@ -60,7 +70,7 @@ def run(task: Task, reporter: Reporter) -> dict[str, Any]:
 
 
 def _restoration(task: Task, reporter: Reporter) -> tuple[Scores | None, Selection | None]:
-    if not isinstance(task.recipe.method, SpearParameters):
+    if task.replayed is not None or not isinstance(getattr(task.recipe, "method", None), SpearParameters):
         return None, None
     scores = score(task, reporter)
     reporter.stage("selecting", total=len(scores.rows), unit="tensors")
@@ -84,6 +94,28 @@ def _scored_only(task: Task, scores: Scores, selection: Selection, meter: Meter)
     return {"selected": chosen["selected"], "scored": chosen["scored"], "metrics": metrics}
 
 
+def _evaluated(
+    evaluator: Evaluator | None, verification: Verification, meter: Meter
+) -> schema.Evaluation | None:
+    """What was measured of the result, where the recipe asks for it; a gate that warns is heard at once."""
+    if evaluator is None:
+        return None
+    found = evaluate(evaluator, weights={file.name: file.sha256 for file in verification.files})
+    for warning in gate_warnings(found):
+        meter.warning(warning)
+    return found
+
+
+def _measured_only(task: Task, evaluator: Evaluator, meter: Meter) -> dict[str, Any]:
+    evaluation = measure(evaluator)
+    report = build_report(
+        task, rows=(), selection={}, merge={}, verification={}, evaluation=evaluation,
+        costs=_costs(task, meter, scores=None, evaluator=evaluator),
+    )
+    (task.work_dir / "report.json").write_bytes(canonical(report))
+    return {"selected": 0, "scored": 0, **evaluation_summary(report)}
+
+
 def _merge_facts(result: MergeResult) -> dict[str, Any]:
     return {
         "operations": dict(Counter(result.operations.values())),
@@ -91,6 +123,10 @@ def _merge_facts(result: MergeResult) -> dict[str, Any]:
         "bytes": result.bytes_written, "seconds": result.seconds, "bytes_read": result.bytes_read,
         "resumed": result.resumed,
     }  # fmt: skip
+
+
+def _replay_warnings(task: Task) -> list[str]:
+    return [] if task.replayed is None else ["the decisions of an earlier merge were replayed; nothing was scored"]
 
 
 def _merge_warnings(result: MergeResult) -> list[str]:
@@ -114,7 +150,9 @@ def _decisions(result: MergeResult, *, chosen: Mapping[str, float]) -> list[dict
     ]
 
 
-def _costs(task: Task, meter: Meter, *, scores: Scores | None) -> dict[str, Any]:
+def _costs(
+    task: Task, meter: Meter, *, scores: Scores | None, evaluator: Evaluator | None = None
+) -> dict[str, Any]:
     peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     costs: dict[str, Any] = {
         "device": device_of(task), "peak_rss_bytes": max(peaks) * 1024, "network": has_network(), **meter.facts()
@@ -122,6 +160,8 @@ def _costs(task: Task, meter: Meter, *, scores: Scores | None) -> dict[str, Any]
     if scores:
         costs |= {"spectra_computed": scores.computed, "spectra_cached": scores.cached}
         costs["spectra_by_model"] = dict(scores.by_side)
+    if evaluator:
+        costs["items_asked"] = evaluator.asked
     if scores and scores.agreement:
         costs["fast_agreement"] = scores.agreement._asdict()
     return costs

@@ -10,8 +10,9 @@ from typing import Any, BinaryIO, Literal
 from pydantic import BaseModel, ConfigDict
 
 from app.hub.adapters import ADAPTER_CONFIG, applied_digests
-from app.recipes import Measuring, Recipe, Scoring
+from app.recipes import Measuring, Recipe, Scoring, Study
 from app.recipes.evaluation import Evaluation, FileTask
+from app.recipes.methods.base import MethodParameters
 
 
 class Input(BaseModel):
@@ -76,7 +77,7 @@ class Task(BaseModel):
 
     job_id: str
     attempt: int
-    recipe: Recipe | Scoring | Measuring
+    recipe: Recipe | Scoring | Measuring | Study
     inputs: tuple[Input, ...]
     work_dir: Path
     """the job's own directory: `output/` holds what will be published, everything else stays private"""
@@ -106,6 +107,13 @@ class Task(BaseModel):
         return self.again.decisions if self.again else None
 
     @property
+    def method(self) -> MethodParameters:
+        """The method's parameters; only of a task that merges or scores."""
+        if not isinstance(self.recipe, Recipe | Scoring):
+            raise TypeError("this task neither merges nor scores")
+        return self.recipe.method
+
+    @property
     def evaluation(self) -> Evaluation | None:
         """What the recipe wants measured."""
         return None if self.again or isinstance(self.recipe, Scoring) else self.recipe.evaluation
@@ -131,7 +139,7 @@ class Task(BaseModel):
 class Reporter:
     """The child's end of the pipe: one JSON object per line.
 
-    Kinds: stage, step, spectrum, sheet, warning, error, done.
+    Kinds: stage, step, beat, spectrum, sheet, warning, error, done.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -157,6 +165,10 @@ class Reporter:
     def sheet(self, record: dict[str, Any]) -> None:
         """A new answer sheet for the cache."""
         self._say("sheet", record=record)
+
+    def beat(self) -> None:
+        """Work goes on, though there is nothing to tell yet."""
+        self._say("beat")
 
     def warning(self, message: str) -> None:
         self._say("warning", message=message)

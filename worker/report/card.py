@@ -58,7 +58,7 @@ def _pictures(figures: Mapping[str, str], *, places: tuple[int, int]) -> list[st
 
 def _front_matter(task: Task, *, config: Mapping[str, Any]) -> dict[str, Any]:
     parents = list(dict.fromkeys(source.repo for source in task.inputs))
-    method = task.recipe.method.method_name()
+    method = task.method.method_name()
     tags = ["merge", "spear-merge", method.replace("_", "-"), *(["spear-mm"] if method == "spear" else [])]
     pipeline = _pipeline(config)
     return {
@@ -131,7 +131,7 @@ def _role(number: int, source: Source, *, alone: bool) -> str:
 
 def _limits(task: Task, merge: Merge, *, warnings: tuple[str, ...]) -> str:
     known = [NO_EVALUATION]
-    if task.recipe.method.method_name() == "spear":
+    if task.method.method_name() == "spear":
         known += [RECONSTRUCTION, CONTROL]
     known += [markup.text(merge.statement)] if merge.statement else []
     known += [f"Warning: {markup.text(warning)}" for warning in warnings]

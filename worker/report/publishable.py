@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from worker.pipeline.task import Task
+from worker.report import schema
 from worker.report.card import build_card
+from worker.report.evaluation import evaluation_summary
 from worker.report.figures import draw
 from worker.report.manifest import MANIFEST, build_manifest, canonical, digest, file_digest
 from worker.report.report import build_report, lasting
@@ -32,6 +34,7 @@ def write(
     warnings: Sequence[str] = (),
     curves: Mapping[str, Curve] | None = None,
     merged: Mapping[str, Sequence[float]] | None = None,
+    evaluation: schema.Evaluation | None = None,
 ) -> dict[str, Any]:
     """Write README.md, report.json, figures/ and last merge_manifest.json into `task.output`.
 
@@ -43,7 +46,7 @@ def write(
     """
     report = build_report(
         task, rows=rows, selection=selection, merge=merge, verification=verification, costs=costs, warnings=warnings,
-        curves=curves, merged=merged,
+        curves=curves, merged=merged, evaluation=evaluation,
     )  # fmt: skip
     if curves:
         (task.work_dir / SPECTRA).write_bytes(canonical(every(rows, curves=curves)))
@@ -84,9 +87,11 @@ def _summary(report: Mapping[str, Any], *, manifest_sha256: str) -> dict[str, An
         "lerp_fallbacks": merge["lerp_fallbacks"],
         "bytes": merge["bytes"],
     }
+    evaluated = evaluation_summary(report)
     return {
+        **evaluated,
         "selected": chosen["selected"],
         "scored": chosen["scored"],
-        "metrics": metrics,
+        "metrics": metrics | evaluated["metrics"],
         "manifest_sha256": manifest_sha256,
     }

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from app.recipes import Measuring, ModelRef
 from worker.pipeline.task import Task
 from worker.report import schema
 from worker.report.distribution import distribution
@@ -14,6 +15,7 @@ from worker.report.spectra import shown
 from worker.report.verdict import fallback_statement, verdict
 from worker.scores.curve import Curve
 
+Role = Literal["base", "expert", "model"]
 MERGE_FIELDS = ("operations", "lerp_fallbacks", "bytes")
 
 
@@ -28,6 +30,7 @@ def build_report(
     warnings: Sequence[str] = (),
     curves: Mapping[str, Curve] | None = None,
     merged: Mapping[str, Sequence[float]] | None = None,
+    evaluation: schema.Evaluation | None = None,
 ) -> dict[str, Any]:
     """The report as JSON-safe data: no NaN, no infinity (both become null), no tuples.
 
@@ -42,7 +45,7 @@ def build_report(
     shares, done, taken = plain(selection), plain(merge), plain(costs)
     chosen = _selection(scored, shares=shares)
     report = schema.Report(
-        verdict=verdict(task, selection=chosen, shares=shares),
+        verdict=verdict(task, selection=chosen, shares=shares, evaluation=evaluation),
         job=schema.Job(id=task.job_id),
         recipe=task.recipe.model_dump(mode="json"),
         inputs=_sources(task),
@@ -53,6 +56,7 @@ def build_report(
         warnings=tuple(dict.fromkeys((*task.warnings, *warnings))),
         engine=engine(device=str(taken.pop("device", task.device))),
         costs=_costs(task, costs=taken, measured={k: v for k, v in done.items() if k not in MERGE_FIELDS}),
+        evaluation=evaluation,
         heatmap=heatmap(scored),
         distribution=distribution(scored),
         spectra=shown(scored, patterns=patterns_of(task), curves=curves or {}, merged=merged or {}),
@@ -63,7 +67,7 @@ def build_report(
 
 def patterns_of(task: Task) -> tuple[str, ...]:
     """The patterns of tensors whose spectra are to be shown; none for methods without scores."""
-    return tuple(getattr(task.recipe.method, "show", ()))
+    return () if isinstance(task.recipe, Measuring) else tuple(getattr(task.method, "show", ()))
 
 
 def lasting(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,22 +91,28 @@ def plain(value: Any) -> Any:
 
 
 def _sources(task: Task) -> tuple[schema.Source, ...]:
-    asked = (task.recipe.base, *task.recipe.experts)  # the inputs' own revisions may be pinned already
+    # the inputs' own revisions may be pinned already
+    recipe = task.recipe
+    asked: list[tuple[Role, ModelRef]] = [("base", recipe.base)] if recipe.base else []
+    asked += [("expert", one) for one in recipe.experts]
+    asked += [("model", one) for one in recipe.models] if isinstance(recipe, Measuring) else []
     return tuple(
         schema.Source(
-            role="base" if i == 0 else "expert",
+            role=role,
             repo=source.repo,
             revision=ref.revision,
             commit=source.commit,
             license=source.license,
             adapter=source.is_adapter,
         )
-        for i, (source, ref) in enumerate(zip(task.inputs, asked, strict=True))
+        for source, (role, ref) in zip(task.inputs, asked, strict=True)
     )
 
 
 def _method(task: Task) -> schema.Method:
-    parameters = task.recipe.method.model_dump(mode="json")
+    if isinstance(task.recipe, Measuring):
+        return schema.Method(name="evaluation", parameters=task.recipe.evaluation.model_dump(mode="json"))
+    parameters = task.method.model_dump(mode="json")
     return schema.Method(name=parameters.pop("name"), parameters=parameters)
 
 

@@ -27,7 +27,7 @@ class Job(_Part):
 class Source(_Part):
     """One input, pinned."""
 
-    role: Literal["base", "expert"]
+    role: Literal["base", "expert", "model"]
     repo: str
     revision: str
     commit: str
@@ -107,6 +107,7 @@ class Costs(_Open):
     spectra_by_model: dict[str, int] = Field(
         {}, description="the same apart: base_computed, base_cached, adapted_computed, adapted_cached"
     )
+    items_asked: int | None = Field(None, description="items of tasks that models were asked; the others were known")
     fast_agreement: dict[str, Any] | None = Field(
         None, description="of estimated scores with exact ones: rank correlation (spearman), tensors, which (sample)"
     )

@@ -3,24 +3,30 @@
 from collections.abc import Mapping
 from typing import Any
 
-from app.recipes import Scoring
+from app.recipes import Measuring, Scoring
 from worker.pipeline.task import Task
-from worker.report.schema import Selection
+from worker.report.evaluation import statement
+from worker.report.schema import Evaluation, Selection
 
 NO_EVALUATION = "No evaluation was run: what this did to the model's abilities has not been measured."
 
 
-def verdict(task: Task, *, selection: Selection, shares: Mapping[str, Any]) -> str:
+def verdict(
+    task: Task, *, selection: Selection, shares: Mapping[str, Any], evaluation: Evaluation | None = None
+) -> str:
     """One line: what was done to how much of the model, and whether its effect was measured."""
     if isinstance(task.recipe, Scoring):
         return _scored(task, selection=selection)
+    measured = statement(evaluation) if evaluation else NO_EVALUATION
+    if isinstance(task.recipe, Measuring):
+        return f"Asked {', '.join(model.repo for model in task.models)}. {measured}".strip()
     done = _restored(task, selection=selection, shares=shares) if selection.scored else _merged(task)
-    return f"{done} {NO_EVALUATION}"
+    return f"{done} {measured}".strip()
 
 
 def strength(task: Task) -> str:
     """How far a restored tensor moved, in words; empty for methods without a `t`."""
-    return strength_of(getattr(task.recipe.method, "t", None))
+    return strength_of(getattr(task.method, "t", None))
 
 
 def strength_of(t: float | None) -> str:
@@ -71,4 +77,4 @@ def _restored(task: Task, *, selection: Selection, shares: Mapping[str, Any]) ->
 
 def _merged(task: Task) -> str:
     experts = ", ".join(source.repo for source in task.experts)
-    return f"Merged {experts} with {task.base.repo} by {task.recipe.method.method_name()}."
+    return f"Merged {experts} with {task.base.repo} by {task.method.method_name()}."

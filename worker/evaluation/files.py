@@ -1,0 +1,60 @@
+"""Task files: JSON lines, held against what their kind of task needs. Pure."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from app.errors import Code, SpearError
+from app.recipes.evaluation import FileTask
+
+_FIELDS: Mapping[str, tuple[str, ...]] = {
+    "perplexity": ("text",),
+    "multiple_choice": ("question", "choices", "answer"),
+    "exact_match": ("question", "answer"),
+}
+
+
+def read_items(task: FileTask, path: Path) -> Iterator[dict[str, Any]]:
+    """The items of a task file, each with the fields of its kind.
+
+    Raises `SpearError`: `task_invalid` naming the line and the field, `task_empty`.
+    """
+    empty = True
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                empty = False
+                yield _item(task, line, number=number)
+    if empty:
+        raise SpearError(Code.TASK_EMPTY, f"{task.repo}: {task.path} has no items", repo=task.repo, file=task.path)
+
+
+def _item(task: FileTask, line: bytes, *, number: int) -> dict[str, Any]:
+    where: dict[str, Any] = {"repo": task.repo, "file": task.path, "line": number}
+    try:
+        item = json.loads(line)
+    except (ValueError, RecursionError):  # no JSON, no UTF-8, or brackets without end
+        item = None
+    if not isinstance(item, dict):
+        raise SpearError(Code.TASK_INVALID, f"{task.repo}: {task.path}, line {number}: not a JSON object", **where)
+    for field in _FIELDS[task.kind]:
+        if problem := _problem(item, field, kind=task.kind):
+            message = f"{task.repo}: {task.path}, line {number}: {field} {problem}"
+            raise SpearError(Code.TASK_INVALID, message, field=field, **where)
+    return {field: item[field] for field in _FIELDS[task.kind]}
+
+
+def _problem(item: Mapping[str, Any], field: str, *, kind: str) -> str | None:
+    """What is wrong with a field, if anything is."""
+    value: Any = item.get(field)
+    if field not in item:
+        return "is missing"
+    if field == "choices":
+        texts = isinstance(value, list) and len(value) > 1 and all(isinstance(one, str) and one for one in value)
+        return None if texts else "must be a list of two or more texts"
+    if field == "answer" and kind == "multiple_choice":
+        count = len(item["choices"])  # judged before: the fields are looked at in order
+        is_index = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < count
+        return None if is_index else f"must be the index of a choice, 0 to {count - 1}"
+    return None if isinstance(value, str) and value.strip() else "must be a text that is not empty"
