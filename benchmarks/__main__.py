@@ -11,6 +11,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 from benchmarks.cases import CASES, SHARD_BYTES, Case, mergekit_jobs, our_task
@@ -36,13 +37,15 @@ def main() -> None:
     print(f"checkpoints under {models}", file=sys.stderr)
     make_pair(models, size=arguments.size)
     python = None if arguments.no_mergekit else _mergekit()
+    room = (arguments.out or HOME).resolve()
     rows = {}
     print(HEADER)
     for name in arguments.methods:
-        rows[name] = [_round(CASES[name], models.resolve(), python) for _ in range(arguments.runs)]
-        print(_line(name, rows[name]), flush=True)
-    if arguments.two:
-        print(_two_workers(CASES[arguments.methods[0]], models.resolve()))
+        rows[name] = [_round(CASES[name], models.resolve(), python, room) for _ in range(arguments.runs)]
+        if arguments.runs:
+            print(_line(name, rows[name]), flush=True)
+    for name in arguments.methods if arguments.two else ():
+        print(_two_workers(CASES[name], models.resolve(), room), flush=True)
     (HOME / f"results-{arguments.size}.json").write_text(json.dumps(rows, indent=1, default=vars))
     if not arguments.keep:
         shutil.rmtree(models)
@@ -56,6 +59,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--no-mergekit", action="store_true")
     parser.add_argument("--two", action="store_true", help="also the throughput of two worker processes")
+    parser.add_argument("--out", type=Path, help="where outputs are written, by default beside the checkpoints")
     parser.add_argument("--keep", action="store_true", help="keep the checkpoints for the next run")
     return parser.parse_args()
 
@@ -70,9 +74,9 @@ def _mergekit() -> str:
     return str(python.absolute())
 
 
-def _round(case: Case, models: Path, python: str | None) -> dict[str, Figures]:
-    """One measurement of everything."""
-    out = models.parent / "out"
+def _round(case: Case, models: Path, python: str | None, room: Path) -> dict[str, Figures]:
+    """One measurement of everything; outputs are written under `room`."""
+    out = room / "out"
     figures = {"floor": _floor(case, models, out)}
     task = our_task(case, models, work=out)
     stages = run_pipeline(sys.executable, task, core=CORE)
@@ -136,20 +140,30 @@ def _line(name: str, rounds: list[dict[str, Figures]]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _two_workers(case: Case, models: Path) -> str:
-    """How much more two worker processes on two cores get done than one on one."""
+def _two_workers(case: Case, models: Path, room: Path) -> str:
+    """How much more two worker processes on two cores get done than one on one.
+
+    Whole processes, from their start to their last word, and their merging stages, each beside the one alone. A run
+    before that brings the inputs into the page cache.
+    """
     cores = sorted(os.sched_getaffinity(0))[:2]
-    work = [models.parent / f"out{core}" for core in cores]
-    tasks = [our_task(case, models, work=folder) for folder in work]
-    alone = together([lambda: run_pipeline(sys.executable, tasks[0], core=cores[0])])
-    tasks = [our_task(case, models, work=folder) for folder in work]
-    both = together(
-        [lambda task=task, core=core: run_pipeline(sys.executable, task, core=core)
-         for task, core in zip(tasks, cores, strict=True)]
-    )  # fmt: skip
+    work = [room / f"out{core}" for core in cores]
+    run_pipeline(sys.executable, our_task(case, models, work=work[0]), core=cores[0])
+    walls, merging = [], []
+    for count in (1, 2):
+        tasks = [our_task(case, models, work=folder) for folder in work[:count]]
+        stages: list[dict[str, Figures]] = []
+        runs = [partial(_into, stages, task, core) for task, core in zip(tasks, cores, strict=False)]
+        walls.append(together(runs))
+        merging.append(statistics.mean(each["merging"].wall for each in stages))
     for folder in work:
         shutil.rmtree(folder)
-    return f"two workers, {case.name}: {2 * alone / both:.2f} times the throughput of one"
+    whole, stage = (2 * alone / both for alone, both in (walls, merging))
+    return f"two workers, {case.name}: {whole:.2f} times the throughput of one, merging stage {stage:.2f}"
+
+
+def _into(stages: list[dict[str, Figures]], task: Path, core: int) -> None:
+    stages.append(run_pipeline(sys.executable, task, core=core))
 
 
 def _median(values: object) -> float:

@@ -1,7 +1,8 @@
 """Scoring a Llama-3.2-1B-shaped pair: the service's two precisions beside `torch.linalg.svdvals`, in one run.
 
     python benchmarks/scores.py [--layers 16] [--baseline-layers 1] [--directory DIR]
-    python benchmarks/scores.py --marks      the marks only, one line each, in at most eight minutes on two quiet cores
+    python benchmarks/scores.py --marks      the marks only, one line each, in a few minutes on two quiet cores
+    python benchmarks/scores.py --pair DIR --write-only      the pair alone, for later runs with --pair DIR
 
 The weights are synthetic: Gaussian noise with column scales, 64 strong directions of random strength, and an adaptation
 of 0.5 to 4 % of the norm with a falling spectrum and some shrinking, all different from tensor to tensor. Files are
@@ -21,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +62,22 @@ def main() -> None:
     parser.add_argument("--baseline-layers", type=int, default=1, help="svdvals on so many layers, scaled to all")
     parser.add_argument("--directory", type=Path, default=None)
     parser.add_argument("--marks", action="store_true", help="one line for each figure that has an aim")
+    parser.add_argument("--pair", type=Path, help="keep the pair here, and use it if it is there")
+    parser.add_argument("--write-only", action="store_true", help="only write the pair")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory(dir=options.directory) as room:
-        root = Path(room)
-        write_pair(root, layers=options.layers)
+    with ExitStack() as stack:
+        root = options.pair or Path(stack.enter_context(tempfile.TemporaryDirectory(dir=options.directory)))
+        if not (root / "adapted" / "model.safetensors.index.json").exists():
+            root.mkdir(parents=True, exist_ok=True)
+            write_pair(root, layers=options.layers)
+        if options.write_only:
+            return
         sizes = {"layers": options.layers, "baseline_layers": options.baseline_layers}
         found = measure(root, **sizes, turned=not options.marks)
-    print(marks(found) if options.marks else json.dumps(found, indent=2))
+    if options.marks:
+        print(marks(found))
+    print(json.dumps(found, indent=2), file=sys.stderr if options.marks else sys.stdout)
 
 
 def marks(found: dict[str, Any]) -> str:
