@@ -26,6 +26,18 @@ class Task:
     verdict: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One model of an evaluation on its own."""
+
+    name: str
+    commit: str
+    tasks: Sequence[str]
+    values: Sequence[Estimate | None]
+    retention: Estimate | None
+    gain: Estimate | None
+
+
 def evaluation_of(report: Report | None) -> Mapping[str, Any]:
     """The report's evaluation; empty where there is none."""
     return (report or {}).get("evaluation") or {}
@@ -115,3 +127,17 @@ def _end(estimate: Estimate, which: str) -> float | None:
 def notes_of(evaluation: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """What the diagnosis says."""
     return [{"setting": None, "groups": ()} | dict(note) for note in evaluation.get("diagnosis") or ()]
+
+
+def models_of(evaluation: Mapping[str, Any]) -> list[Measured]:
+    """The models of an evaluation on its own, each with its values in the order of the tasks."""
+    found = evaluation.get("models") or ()
+    names = list(dict.fromkeys(value["task"] for model in found for value in model["tasks"]))
+    by_task = [{value["task"]: value["value"] for value in model["tasks"]} for model in found]
+    return [
+        Measured(
+            name=model["repo"], commit=model["commit"], tasks=names, values=[values.get(name) for name in names],
+            retention=share_of(model, "retention"), gain=share_of(model, "gain_kept"),
+        )
+        for model, values in zip(found, by_task, strict=True)
+    ]

@@ -11,11 +11,12 @@ from app.api.views import JobView
 from app.dashboard import headline as head
 from app.dashboard.access import PageRoute, Viewer
 from app.dashboard.charts import METRICS, change_chart, gantt_chart, heatmap_chart, tradeoff_chart
-from app.dashboard.evaluation import evaluation_of, notes_of, points_of, tasks_of, tradeoff_of
+from app.dashboard.evaluation import evaluation_of, models_of, notes_of, points_of, tasks_of, tradeoff_of
 from app.dashboard.faults import fault_of
 from app.dashboard.finding import document_of, find_job, last_events, score_rows, view_of
 from app.dashboard.provenance import commands_of, inputs_of, recipe_text, retry_command
 from app.dashboard.rendering import page, part
+from app.dashboard.study import study_of
 from app.dashboard.tensors import COLUMNS, read_view, table
 from app.jobs.callers import Caller
 from app.jobs.states import TERMINAL
@@ -97,7 +98,8 @@ def _result_values(view: JobView, report: dict[str, Any] | None) -> dict[str, An
     tradeoff = tradeoff_of(evaluation)
     return {
         "report": report, "evaluation": evaluation, "tasks": tasks_of(evaluation), "points": points_of(evaluation),
-        "notes": notes_of(evaluation), "tradeoff": tradeoff_chart(tradeoff) if tradeoff else "",
+        "notes": notes_of(evaluation), "study": study_of(report), "models": models_of(evaluation),
+        "tradeoff": tradeoff_chart(tradeoff) if tradeoff else "",
         "change": change_chart(report) if report and report.get("distribution") else "",
         "inputs": inputs_of(view, report), "commands": commands_of(view), "recipe": recipe_text(view),
     }  # fmt: skip
