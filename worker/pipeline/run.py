@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from app.recipes import Measuring, Scoring
+from app.recipes import Measuring, Scoring, Study
 from app.recipes.methods.spear import SpearParameters
 from worker.isolation import has_network
 from worker.methods.slerp import NO_DIRECTION
@@ -34,6 +34,10 @@ NAMED = 5
 def run(task: Task, reporter: Reporter) -> dict[str, Any]:
     """Make everything that will be published in `task.output`; the summary for the supervisor."""
     meter = Meter(reporter)
+    if isinstance(task.recipe, Study):
+        from worker.pipeline.study import run_study  # noqa: PLC0415  (it takes a second to import)
+
+        return run_study(task, meter)
     evaluator = prepare(task, meter)
     if isinstance(task.recipe, Measuring):
         assert evaluator is not None
