@@ -1,6 +1,7 @@
 """Points between two models, made in memory: one live model whose weights are moved in place."""
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -59,6 +60,19 @@ class Between:
         self._live[name].data.copy_(weight.reshape(self._live[name].shape))
         self._now[name] = float("nan")
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The weights that have a strength."""
+        return tuple(self._live)
+
+    def pull(self, name: str, gradient: torch.Tensor) -> float:
+        """The slope by a weight's `t` of what has this gradient by the weight, at the point where the model is."""
+        pair, t = self._pairs[name], self._now[name]
+        base, adapted = _slopes(pair, t)
+        flat = gradient.reshape(-1).float()
+        ways = (torch.dot(flat, side.reshape(-1).float()).item() for side in (pair.base, pair.adapted))
+        return sum(factor * way for factor, way in zip((base, adapted), ways, strict=True))
+
     def _write(self, live: torch.Tensor, pair: _Pair, t: float) -> None:
         if t in (0.0, 1.0):
             live.copy_(pair.adapted if t else pair.base)
@@ -78,6 +92,14 @@ def _pair(base: torch.Tensor, adapted: torch.Tensor) -> _Pair:
     norms = products.norms
     cosine = products.dot / (norms[0] * norms[1]) if min(norms) > ZERO_NORM else 1.0
     return _Pair(base=base, adapted=adapted, cosine=cosine)
+
+
+def _slopes(pair: _Pair, t: float) -> tuple[float, float]:
+    """The factors' derivatives by t."""
+    if abs(pair.cosine) > PARALLEL:
+        return -1.0, 1.0
+    angle = math.acos(pair.cosine)
+    return -angle * math.cos((1 - t) * angle) / math.sin(angle), angle * math.cos(t * angle) / math.sin(angle)
 
 
 def _factors(pair: _Pair, t: float) -> tuple[float, float]:

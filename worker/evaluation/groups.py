@@ -20,6 +20,32 @@ def grouped(names: Iterable[str], *, bands: int = 2) -> Groups:
     return {group: tuple(members) for group, members in sorted(groups.items())}
 
 
+def finest(names: Iterable[str], *, most: int = 400) -> Groups:
+    """Each weight by itself; in models of more than `most` weights, those of one kind in one layer together."""
+    names = list(names)
+    if len(names) <= most:
+        return {name: (name,) for name in names}
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        where = place(name)
+        groups.setdefault(f"{where.module_type}.{where.layer}", []).append(name)
+    return {group: tuple(members) for group, members in groups.items()}
+
+
+def split(groups: Groups, *, by: Iterable[str]) -> Groups:
+    """The groups with those named in `by` cut into two halves of depth (`attention.1/2` into `.1/2a` and `.1/2b`)."""
+    halved = set(by)
+    found: dict[str, tuple[str, ...]] = {}
+    for group, members in groups.items():
+        if group not in halved or len(members) < 2:
+            found[group] = members
+            continue
+        ordered = sorted(members, key=lambda name: (place(name).layer or 0, name))
+        middle = len(ordered) // 2
+        found[f"{group}a"], found[f"{group}b"] = tuple(ordered[:middle]), tuple(ordered[middle:])
+    return found
+
+
 def spread(values: Mapping[str, float], groups: Groups) -> dict[str, float]:
     """Each group's value for each of its weights."""
     return {name: values[group] for group, names in groups.items() for name in names}

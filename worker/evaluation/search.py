@@ -20,6 +20,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
+from worker.evaluation.ascent import merit
+
 Floats = NDArray[np.float64]
 UNIFORM = (0.85, 0.7, 0.55, 0.4, 0.25)
 _PROPOSALS = 3000
@@ -48,21 +50,37 @@ class Objective:
         pair = (point.retention, point.gain)
         return pair if self.maximise == "retention" else pair[::-1]
 
-    def value(self, point: Point) -> float:
+    @property
+    def side(self) -> int:
+        """The side to maximise: 0 is retention, 1 gain."""
+        return 0 if self.maximise == "retention" else 1
+
+    def merit(self, values: Sequence[float]) -> float:
+        """Of retention and gain; what is short of the asked level counts double."""
+        return merit(values, maximise=self.side, least=self.least)
+
+    def strict(self, values: Sequence[float]) -> float:
         """Larger is better: first to hold the constraint, then the side to maximise."""
-        wanted, held = self.sides(point)
+        wanted, held = values[self.side], values[1 - self.side]
         return wanted if held >= self.least else -1e3 * (self.least - held) - 1e3
+
+    def value(self, point: Point) -> float:
+        """The same of a point."""
+        return self.strict((point.retention, point.gain))
 
 
 @dataclass
 class Search:
-    """Asks `evaluate` at most `budget` times; every answer is kept in `points`."""
+    """Asks `evaluate` at most `budget` times; every answer is kept in `points`, which may hold some before."""
 
     evaluate: Callable[[Mapping[str, float], str], Point]
     groups: Sequence[str]
     budget: int
     seed: int = 0
+    most: float = 1.0
+    """the largest strength"""
     points: list[Point] = field(default_factory=list)
+    asked: int = field(default=0, init=False)
 
     def run(self, objective: Objective, *, starts: Sequence[Mapping[str, float]] = ()) -> Point:
         """The best point found. `starts` are tried after the uniform curve."""
@@ -73,13 +91,14 @@ class Search:
         best = max(self.points, key=objective.value)
         for group in self.groups:
             self._try({**best.strengths, group: _moved(best.strengths[group])}, "probe")
-        while len(self.points) < self.budget:
+        while self.asked < self.budget:
             self._try(self._proposal(objective), "model")
         return max(self.points, key=objective.value)
 
     def _try(self, strengths: Mapping[str, float], origin: str) -> None:
         rounded = {group: round(float(strengths[group]), 3) for group in self.groups}
-        if len(self.points) < self.budget and all(rounded != dict(point.strengths) for point in self.points):
+        if self.asked < self.budget and all(rounded != dict(point.strengths) for point in self.points):
+            self.asked += 1
             self.points.append(self.evaluate(rounded, origin))
 
     def _proposal(self, objective: Objective) -> dict[str, float]:
@@ -103,7 +122,7 @@ class Search:
         step = random.normal(size=(count, width)) * random.choice([0.03, 0.08, 0.2], size=(count, 1))
         step *= random.random((count, width)) < random.choice([0.3, 1.0], size=(count, 1))
         anywhere = random.random((count // 4, width))
-        found: Floats = np.clip(np.concatenate([near + step, anywhere]), 0.0, 1.0)
+        found: Floats = np.clip(np.concatenate([near + step, anywhere]), 0.0, self.most)
         return found
 
 

@@ -1,0 +1,1 @@
+"""The evidence: small pairs that really forget, and what repairs them; `python -m benchmarks.evidence`."""

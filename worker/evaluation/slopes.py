@@ -1,0 +1,76 @@
+"""Slopes of a loss by the strengths, in one backward pass that never holds more than one weight's gradient."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from app.errors import Code, SpearError
+from worker.evaluation.bootstrap import Floats
+from worker.evaluation.candidates import Between
+from worker.evaluation.likelihood import Span
+
+SLOPED_TOKENS = 2048
+"""tokens of a batch, padding included: a backward pass holds every layer's activations"""
+
+
+def slopes(between: Between, spans: Sequence[Span], *, batch_tokens: int = SLOPED_TOKENS) -> tuple[Floats, Floats]:
+    """Nats of each span, and the slopes of their sum by each strength in the order of `between.names`.
+
+    Raises `SpearError(out_of_memory)` if a single span does not fit.
+    """
+    order = sorted(range(len(spans)), key=lambda i: (len(spans[i].tokens), i), reverse=True)
+    nats, total = np.zeros(len(spans)), np.zeros(len(between.names))
+    at = 0
+    with _gathering(between, total):
+        while at < len(order):
+            count = max(1, batch_tokens // len(spans[order[at]].tokens))
+            batch = order[at : at + count]
+            nats[batch] = _backward(between, [spans[i] for i in batch])
+            at += count
+    return nats, total
+
+
+@contextmanager
+def _gathering(between: Between, total: Floats) -> Iterator[None]:
+    """Gradients turn into slopes, added to `total`, and are let go, weight by weight."""
+    hooks = []
+    for i, (name, weight) in enumerate(between.model.named_parameters()):
+
+        def gather(weight: torch.Tensor, i: int = i, name: str = name) -> None:
+            assert weight.grad is not None
+            total[i] += between.pull(name, weight.grad)
+            weight.grad = None
+
+        weight.requires_grad_(True)  # noqa: FBT003  (torch's signature)
+        hooks.append(weight.register_post_accumulate_grad_hook(gather))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        between.model.requires_grad_(False)  # noqa: FBT003
+
+
+def _backward(between: Between, spans: list[Span]) -> Floats:
+    """fp32 from the logits on."""
+    model, longest = between.model, len(spans[0].tokens)
+    ids = torch.zeros(len(spans), longest, dtype=torch.long)
+    targets = torch.full((len(spans), longest), -100)
+    for row, wanted, span in zip(ids, targets, spans, strict=True):
+        end = len(span.tokens)
+        row[:end] = torch.tensor(span.tokens)
+        wanted[end - span.scored - 1 : end - 1] = row[end - span.scored : end]  # position p predicts token p + 1
+    try:
+        logits = model(input_ids=ids.to(model.device), use_cache=False).logits.float()
+        found = torch.nn.functional.cross_entropy(
+            logits.transpose(1, 2), targets.to(model.device), reduction="none", ignore_index=-100
+        ).sum(1)
+        found.sum().backward()
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise SpearError(
+            Code.OUT_OF_MEMORY, f"memory is too small for the slopes of {len(spans)} sequences of {longest} tokens"
+        ) from error
+    nats: Floats = found.detach().double().cpu().numpy()
+    return nats

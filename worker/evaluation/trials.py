@@ -1,0 +1,99 @@
+"""What a search has measured, so that no point is measured twice, in this process or after it was killed."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+
+from worker.evaluation.bootstrap import Floats
+from worker.evaluation.candidates import Strengths
+from worker.evaluation.sheets import Sheet
+
+Stretch = Literal["search", "check"]
+"""two stretches of the calibration set: where the search looks, and where its choice is checked"""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One measured point: the sheets by task and, where they were asked for, the slopes of the tasks' means."""
+
+    sheets: Mapping[str, Sheet]
+    slopes: Mapping[str, Floats] | None = None
+
+
+class Yardstick(Protocol):
+    """Measures points between two models on calibration texts."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The weights that have a strength."""
+
+    @property
+    def sloped(self) -> bool:
+        """Whether slopes can be had: all tasks are losses."""
+
+    def share(self, stretch: Stretch) -> float:
+        """The share of the calibration set that a stretch is."""
+
+    def measure(self, strengths: Strengths, stretch: Stretch, *, slopes: bool) -> Trial:
+        """The point with these strengths; its slopes are by `names`."""
+
+
+class Trials:
+    """A yardstick with a memory, and the bill: `spent` counts evaluations, 1 is a pass over the calibration set.
+
+    A point with slopes costs three passes (forward and backward). What the journal knows of an earlier attempt is
+    billed as then, so that a search that goes on makes the same choices.
+    """
+
+    def __init__(self, yardstick: Yardstick, *, journal: Path | None = None) -> None:
+        self.yardstick = yardstick
+        self.spent = 0.0
+        self._journal = journal
+        self._known: dict[str, Trial] = {}
+        self._billed: set[str] = set()
+        if journal and journal.exists():
+            self._read(journal)
+
+    def ask(self, strengths: Strengths, stretch: Stretch, *, slopes: bool = False) -> Trial:
+        """The trial, from memory where it is known."""
+        key = _key(strengths, stretch, slopes=slopes)
+        if key not in self._billed:
+            self._billed.add(key)
+            self.spent += self.cost(stretch, slopes=slopes)
+        if key not in self._known:
+            self._keep(key, self.yardstick.measure(strengths, stretch, slopes=slopes))
+        return self._known[key]
+
+    def cost(self, stretch: Stretch, *, slopes: bool = False) -> float:
+        """In evaluations."""
+        return self.yardstick.share(stretch) * (3 if slopes else 1)
+
+    def _keep(self, key: str, trial: Trial) -> None:
+        self._known[key] = trial
+        if self._journal:
+            record = {
+                "key": key, "sheets": {label: sheet.model_dump(mode="json") for label, sheet in trial.sheets.items()},
+                "slopes": trial.slopes and {label: slope.tolist() for label, slope in trial.slopes.items()},
+            }
+            with self._journal.open("a") as lines:
+                lines.write("\n" + json.dumps(record) + "\n")  # what comes after half a line stands on its own
+
+    def _read(self, journal: Path) -> None:
+        for line in journal.read_text().splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:  # half a line of a killed attempt
+                continue
+            slopes = record["slopes"] and {label: np.array(slope) for label, slope in record["slopes"].items()}
+            sheets = {label: Sheet.model_validate(body) for label, body in record["sheets"].items()}
+            self._known[record["key"]] = Trial(sheets=sheets, slopes=slopes)
+
+
+def _key(strengths: Strengths, stretch: Stretch, *, slopes: bool) -> str:
+    told = json.dumps([sorted((name, round(float(t), 9)) for name, t in strengths.items()), stretch, slopes])
+    return hashlib.sha256(told.encode()).hexdigest()[:32]
