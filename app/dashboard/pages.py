@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, FastAPI, Request, Response
 
-from app.dashboard import job, listing, panel, signing_in
+from app.dashboard import fleet, job, listing, panel, signing_in
 from app.dashboard.assets import FOR_EVER, find_asset
 from app.dashboard.sessions import Ended, Sessions
 from app.errors import Code, SpearError
@@ -14,7 +14,7 @@ router = APIRouter(include_in_schema=False)
 def install(app: FastAPI, settings: Settings) -> None:
     """Routes for people beside those for programs; none of them stands in the API's description."""
     app.state.sessions = Sessions(settings.secret, ended=Ended(settings.redis_url))
-    for routes in (router, signing_in.router, listing.router, job.router, panel.router):
+    for routes in (router, signing_in.router, listing.router, job.router, panel.router, fleet.router):
         app.include_router(routes)
 
 

@@ -26,6 +26,13 @@ def get_sign_in(*, request: Request, next: str = "/") -> Response:  # noqa: A002
     return _form(request, wanted=_inside(next))
 
 
+@router.get("/sign-in/known")
+def get_known(*, request: Request, services: Uses) -> dict[str, bool]:
+    """Whether this browser is signed in: who follows a link from elsewhere comes without the cookie at first."""
+    session = _sessions(request).read(request.cookies.get(COOKIE))
+    return {"known": session is not None and services.keys.is_valid(session.key_id)}
+
+
 @router.post("/sign-in")
 def post_sign_in(
     *, request: Request, services: Uses, key: Annotated[str, Form()] = "", token: Annotated[str, Form()] = "",

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from app.errors import Code
+from app.jobs.workers import Badge
 from tests.fixtures.api import Api
 from tests.fixtures.reports import add_job, make_report, make_spectra
 
@@ -50,6 +51,18 @@ def test_sign_in_list_and_sign_out(api, eyes, whole, failed):
     page.wait_for_url(re.compile("/sign-in"))
     eyes.go(f"/jobs/{whole}")
     assert "/sign-in?next=" in page.url
+
+
+def test_a_link_from_another_site_goes_on_to_its_page(api, eyes, whole):
+    eyes.sign_in(api.key)
+    elsewhere = eyes.home.replace("127.0.0.1", "localhost")  # another site, to a browser
+    eyes.expected = ("asks elsewhere",)
+    eyes.page.route("**/elsewhere", lambda route: route.fulfill(
+        content_type="text/html", body=f"<a href='{eyes.home}/jobs/{whole}'>look</a>"))  # fmt: skip
+    eyes.page.goto(f"{elsewhere}/elsewhere")
+    eyes.page.click("text=look")
+    eyes.page.wait_for_url(f"{eyes.home}/jobs/{whole}")
+    assert "Sign in" not in eyes.page.title()
 
 
 def test_a_job_page_answers_by_looking(api, eyes, whole):
@@ -125,6 +138,17 @@ def test_two_jobs_side_by_side(api, eyes, whole, caller):
     assert "by the second alone" in eyes.page.text_content("main")
     assert eyes.audit() == []
     eyes.shoot("compare")
+
+
+def test_an_administrator_sees_the_workers(api, eyes):
+    for name, device in (("worker-1", "cpu"), ("worker-2", "cuda")):
+        api.services.workers.arrive(
+            Badge(name=name, owner=f"{name}@host", host="host", pid=7, version="0.1.0", device=device)
+        )
+    eyes.sign_in(api.services.keys.create(name="root", scopes=("admin",)), path="/fleet")
+    assert [one.text_content() for one in eyes.page.locator("#fleet .badge").all()] == ["idle", "idle"]
+    assert eyes.audit() == []
+    eyes.shoot("fleet")
 
 
 def test_dark_is_dark_and_can_be_overruled(api, dark_eyes, whole, failed):

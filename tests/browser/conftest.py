@@ -39,6 +39,7 @@ class Eyes:
     def sign_in(self, key: str, *, path: str = "/") -> None:
         """Through the form, by the keyboard: the field has the focus."""
         self.go(path)
+        self.page.wait_for_selector("#key:focus")
         self.page.keyboard.type(key)
         self.page.keyboard.press("Enter")
         self.page.wait_for_url(self.home + path)

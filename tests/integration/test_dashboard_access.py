@@ -100,6 +100,13 @@ def test_signing_in_opens_a_session_that_holds_no_key(api, job):
     assert all("Secure" in cookie.split("; ") for cookie in set_ if "Max-Age=0" not in cookie)
 
 
+def test_who_comes_from_elsewhere_is_known_at_the_second_look(api):
+    http = browser(api)
+    assert http.get("/sign-in/known").json() == {"known": False}
+    sign_in(http, api.key)
+    assert http.get("/sign-in/known").json() == {"known": True}
+
+
 @pytest.mark.parametrize("wanted", ["//evil.example", "https://evil.example", "/\\evil", "javascript:alert(1)", ""])
 def test_signing_in_leads_nowhere_else(api, wanted):
     assert sign_in(browser(api), api.key, wanted=wanted).headers["location"] == "/"
@@ -212,6 +219,15 @@ def test_wrong_keys_are_counted_by_address(api, another):
     http = browser(api, app=another(refusals_per_minute=3, redis_url=""))
     answers = [sign_in(http, "spear_12345678_wrong").status_code for _ in range(5)]
     assert answers == [401, 401, 401, 429, 429]
+
+
+def test_the_workers_are_for_administrators(api):
+    assert api.call("GET", "/fleet").status_code == 403
+    answer = api.call("GET", "/fleet", key=api.services.keys.create(name="root", scopes=("admin",)))
+    assert answer.status_code == 200
+    assert "No worker was heard of" in answer.text
+    assert ">Workers</a>" in answer.text
+    assert "/fleet" not in api.call("GET", "/").text
 
 
 def test_errors_are_pages_with_their_request(api):

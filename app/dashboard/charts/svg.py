@@ -46,12 +46,12 @@ def path(points: Iterable[tuple[float, float] | None], *, class_: str, inside: s
 
 
 def chart(*inside: str, width: float, height: float, label: str, role: str = "img") -> str:
-    """A whole picture of `width` x `height` units, which scales with its column; `label` is what it shows.
+    """A whole picture of `width` x `height` pixels, or less in a narrower column; `label` is what it shows.
 
     `role` is `group` where links stand in it: within an `img` nobody would find them.
     """
     return element(
-        "svg", tip(label), *inside, xmlns="http://www.w3.org/2000/svg", class_="chart",
+        "svg", tip(label), *inside, xmlns="http://www.w3.org/2000/svg", class_="chart", width=width,
         viewBox=f"0 0 {number(width)} {number(height)}", role=role, aria_label=label,
     )  # fmt: skip
 

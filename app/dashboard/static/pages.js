@@ -38,6 +38,12 @@ async function open(link) {
   panel.focus({ preventScroll: true });
 }
 
+// Who comes by a link from elsewhere comes without the cookie (SameSite=Strict), and is asked for a key in vain.
+async function goOn(form) {
+  const answer = await fetch("/sign-in/known", { headers: { Accept: "application/json" } });
+  if (answer.ok && (await answer.json()).known) location.replace(form.elements.next.value);
+}
+
 // Of hundreds of cells only one is a stop of the Tab key; arrow keys move between them.
 function gather(root) {
   for (const svg of root.querySelectorAll(".cells svg")) {
@@ -80,4 +86,9 @@ document.addEventListener("click", (event) => {
 });
 document.addEventListener("keydown", walk);
 document.addEventListener("htmx:afterSwap", (event) => reveal(event.target.parentElement || document));
-document.addEventListener("DOMContentLoaded", () => { offerThemes(); reveal(document); });
+document.addEventListener("DOMContentLoaded", () => {
+  offerThemes();
+  reveal(document);
+  const form = document.getElementById("sign-in");
+  if (form) goOn(form);
+});
