@@ -113,7 +113,7 @@ def answer_sheet_chart(data: AnswerSheet) -> str:
     ]
     foot = 40 + ROW * len(data.models) + 20
     key = [
-        element("g", _stripe(state, x=left + 86 * i, y=foot - 12, width=14), text(left + 20 + 86 * i, foot, state))
+        element("g", _stripe(state, x=left + 86 * i, y=foot - 12, width=14), text(left + 20 + 86 * i, foot + 4, state))
         for i, state in enumerate(("right", "won", "lost"))
     ]
     return chart(
@@ -129,7 +129,8 @@ def _value_cell(data: Matrix, i: int, j: int, *, x: float, y: float, most: float
     if value is None:
         return element("g", said, element("rect", **inner, class_="empty"))
     depth = 0.06 + 0.44 * abs(value) / most if most else 0.0  # never so deep that the figure is lost in it
-    ground = element("rect", **inner, class_="plus" if value > 0 else "minus", fill_opacity=depth)
+    class_ = "plus" if value > 0 else "minus" if value else "ground"
+    ground = element("rect", **inner, class_=class_, fill_opacity=depth if value else None)
     frame = element("rect", **inner, class_="frame") if data.best and _is_best(data, i, j) else ""
     return element("g", said, ground, frame, text(x + CELL / 2, y + 0.68 * ROW, _signed(value), anchor="middle"))
 
