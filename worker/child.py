@@ -66,7 +66,7 @@ def _started(task: Path, *, threads: int, kernels: Path | None) -> Iterator[tupl
     try:
         process = subprocess.Popen(  # noqa: S603  (a list of our own making, no shell)
             [sys.executable, "-P", "-m", "worker.pipeline", "spear-worker-child", str(task), str(writing)],
-            env=_environment(os.environ, threads=threads, kernels=kernels), pass_fds=(writing,),
+            env=_environment(os.environ, threads=threads, kernels=kernels, scratch=task.parent), pass_fds=(writing,),
             stdin=subprocess.DEVNULL, stdout=_STDERR, start_new_session=True, preexec_fn=lambda: die_with(parent),  # noqa: PLW1509
         )
     except BaseException:
@@ -125,10 +125,13 @@ def _garbage(line: bytes) -> SpearError:
     return SpearError(Code.COMPUTE_CRASHED, f"the computing process said something unintelligible: {line[:80]!r}")
 
 
-def _environment(outer: Mapping[str, str], *, threads: int, kernels: Path | None = None) -> dict[str, str]:
+def _environment(
+    outer: Mapping[str, str], *, threads: int, kernels: Path | None = None, scratch: Path | None = None
+) -> dict[str, str]:
     """No SPEAR_ name, no token, no proxy: only what Python, torch and the device need, and the word to stay offline."""
     count = str(threads)
     places = {"NUMBA_CACHE_DIR": str(_compiled(kernels))} if kernels else {}
+    places |= {"HF_HOME": str(scratch / "huggingface")} if scratch else {}  # what data sets are read into
     return {name: outer[name] for name in PASSED_ON if name in outer} | places | {
         "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count,
         "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "MPLBACKEND": "Agg", "PYTHONHASHSEED": "0",
@@ -138,7 +141,8 @@ def _environment(outer: Mapping[str, str], *, threads: int, kernels: Path | None
 def _compiled(kernels: Path) -> Path:
     """The folder of what is compiled from these very sources; another version of them has another."""
     sources = sha256()
-    for file in sorted((Path(__file__).parent / "methods" / "fused").glob("*.py")):
+    here = Path(__file__).parent
+    for file in sorted([*here.glob("methods/fused/*.py"), *here.glob("spectra/pairs.py"), *here.glob("compiled.py")]):
         sources.update(file.read_bytes())
     return kernels / sources.hexdigest()[:16]
 

@@ -56,7 +56,7 @@ def pair_of(root: Path, *, shape: tuple[int, int], dtype: torch.dtype, strong: f
 def test_a_process_grows_by_a_few_matrices_only(
     tmp_path: Path, shape: tuple[int, int], dtype: torch.dtype, strong: float, grades: list[str]
 ) -> None:
-    small = pair_of(tmp_path / "small", shape=(300, 300), dtype=dtype, strong=strong)
+    small = pair_of(tmp_path / "small", shape=(512, 512), dtype=dtype, strong=strong)  # loads the loops of pairs
     large = pair_of(tmp_path / "large", shape=shape, dtype=dtype, strong=strong)
     here = Path(__file__).parent
     argv = [sys.executable, "-c", SCORING, str(here), str(here.parent.parent), str(small), str(large)]
