@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from app.console import jobs, merges, parts, published, reproduce
+from app.console import doctor, jobs, merges, parts, published, reproduce
 from app.console.failures import run
 from app.console.keys import keys
 from app.console.options import SERVICE
@@ -14,7 +14,7 @@ app = typer.Typer(
     help="Merge models after fine-tuning: the client of the service, and the service itself. "
     "Exit status: 0 success, 1 it failed or was refused, 2 wrong usage, 3 something is away, 130 interrupted.",
 )  # fmt: skip
-for commands in (merges, jobs, published, reproduce, parts):
+for commands in (merges, jobs, published, reproduce, parts, doctor):
     app.add_typer(commands.app)
 app.add_typer(keys, name="keys", rich_help_panel=SERVICE)
 
