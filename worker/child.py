@@ -16,7 +16,9 @@ from typing import Any
 from app.errors import Code, SpearError
 from worker.death import die_with
 
-PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
+PASSED_ON = (
+    "PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OPENBLAS_CORETYPE",
+)  # fmt: skip
 _POLL_SECONDS = 0.2
 _STDERR = 2
 _MAX_MESSAGE = 256_000_000

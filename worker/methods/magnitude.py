@@ -29,8 +29,8 @@ PIECE = 1 << 13
 CERTAIN = 3.0
 """standard errors on either side of the sample's rank"""
 BINS = 1 << 21
-PENDING = 1 << 21
-"""entries of a bracket that are kept before they go into a histogram: 8 MiB"""
+PENDING = 1 << 19
+"""entries of a bracket that are kept before they go into a histogram: 2 MiB"""
 
 
 def sample_spans(elements: int) -> list[tuple[int, int]]:
