@@ -44,6 +44,12 @@ class AsyncClient:
         """Score a pair without merging it: `base`, one of `experts`, `method`, `labels`."""
         return cast("Job", await self._json(submit("/scores", request, key=idempotency_key, hub_token=hub_token)))
 
+    async def study(
+        self, study: dict[str, Any], *, idempotency_key: str | None = None, hub_token: str | None = None
+    ) -> Job:
+        """Merge a base and its experts in many ways and measure every merge; only what `publish` names is published."""
+        return cast("Job", await self._json(submit("/studies", study, key=idempotency_key, hub_token=hub_token)))
+
     async def plan(self, recipe: dict[str, Any]) -> Plan:
         """What a merge would do; nothing is queued."""
         return cast("Plan", await self._json(Call(method="POST", path="/merges/plan", json=recipe)))
@@ -69,6 +75,11 @@ class AsyncClient:
 
     async def report(self, job_id: str) -> dict[str, Any]:
         return await self._json(Call(path=f"{job_path(job_id)}/report"))
+
+    async def export(self, job_id: str, *, format: str = "csv") -> bytes:  # noqa: A002  (the API's word)
+        """What a study found, as a file: `csv`, `parquet` or `html`."""
+        found: bytes = (await self._call(Call(path=f"{job_path(job_id)}/export", params={"format": format}))).content
+        return found
 
     async def deliveries(self, job_id: str) -> list[Delivery]:
         """What the job's webhook was told."""

@@ -13,6 +13,7 @@ WAIT_SECONDS = 15
 _RETRIED = frozenset({429, 502, 503, 504})
 _ATTEMPTS = 5
 _LONGEST_PAUSE = 30.0
+_FOLDERS = {"scr_": "scores", "evl_": "evaluations", "std_": "studies"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ def submit(path: str, body: dict[str, Any] | None, *, key: str | None, hub_token
 
 def job_path(job_id: str) -> str:
     """Where a job is found, by the kind that its id tells."""
-    return f"/{'scores' if job_id.startswith('scr_') else 'merges'}/{quote(job_id, safe='')}"
+    return f"/{_FOLDERS.get(job_id[:4], 'merges')}/{quote(job_id, safe='')}"
 
 
 def look(job_id: str, *, tag: str) -> Call:
