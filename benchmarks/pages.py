@@ -20,7 +20,7 @@ from app.jobs.database import Database
 from app.jobs.keys import Caller, Keys
 from app.settings import Settings
 from benchmarks.load import rows, servers
-from tests.fixtures.reports import add_job, make_report, make_spectra
+from tests.fixtures.reports import add_job, make_report, make_sheets, make_spectra
 
 MOST_MS, MOST_BYTES = 100.0, 60_000
 
@@ -62,7 +62,8 @@ def _measure(home: Path, database_url: str, redis_url: str, given: argparse.Name
 def _fill(database: Database, caller: Caller, *, count: int) -> tuple[str, str]:
     rows.add_finished(database, caller, count=count)
     report, other = make_report(seed=1), make_report(seed=2, share=0.5)
-    whole = add_job(database, caller, report=report, documents={"spectra": make_spectra(report)})
+    documents = {"spectra": make_spectra(report), "sheets": make_sheets()}
+    whole = add_job(database, caller, report=report, documents=documents)
     second = add_job(database, caller, report=other, target="org/stronger")
     rows.analyze(database)
     return whole, second
@@ -77,6 +78,7 @@ def _paths(whole: str, second: str) -> list[tuple[str, str, str]]:
         ("job, polled", f"/jobs/{whole}/live", "team"), ("heatmap", f"/jobs/{whole}/heatmap?metric=snr", "team"),
         ("tensor panel", f"/jobs/{whole}/cell?module=up&layer=7", "team"),
         ("table, sorted", f"/jobs/{whole}/tensors?only=all&sort=svdr", "team"),
+        ("answers of a task", f"/jobs/{whole}/answers?task=arc_easy", "team"),
         ("CSV", f"/jobs/{whole}/scores.csv", "team"), ("compare", f"/compare?a={whole}&b={second}", "team"),
     ]  # fmt: skip
 

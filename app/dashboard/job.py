@@ -99,6 +99,7 @@ def _result_values(view: JobView, report: dict[str, Any] | None) -> dict[str, An
     return {
         "report": report, "evaluation": evaluation, "tasks": tasks_of(evaluation), "points": points_of(evaluation),
         "notes": notes_of(evaluation), "study": study_of(report), "models": models_of(evaluation),
+        "has_controls": any(p.get("kind") == "control" for p in evaluation.get("points") or ()),
         "tradeoff": tradeoff_chart(tradeoff) if tradeoff else "",
         "change": change_chart(report) if report and report.get("distribution") else "",
         "inputs": inputs_of(view, report), "commands": commands_of(view), "recipe": recipe_text(view),

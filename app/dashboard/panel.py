@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from app.api.services import Services, Uses
 from app.dashboard.access import PageRoute, Viewer
+from app.dashboard.answers import task_sheet
 from app.dashboard.charts import spectra_chart
 from app.dashboard.finding import document_of, find_job, score_rows
 from app.dashboard.rendering import packed, part
@@ -41,6 +42,17 @@ def get_cell(
         values={name: shown[name] for name in SHOWN if shown.get(name) is not None}, spectrum=spectrum,
         chart=spectra_chart(spectrum, name=shown["name"]) if spectrum else "",
     )  # fmt: skip
+
+
+@router.get("/jobs/{job_id}/answers")
+def get_answers(*, request: Request, job_id: str, services: Uses, caller: Viewer, task: Word = "") -> Response:
+    """One task of the evaluation item by item, where the job has kept the answers."""
+    job = find_job(services, caller, job_id)
+    entry = ((document_of(services, caller, job, "sheets") or {}).get("tasks") or {}).get(task)
+    if entry is None:
+        raise SpearError(Code.NOT_FOUND, f"job {job_id} has no answers to {task!r}", job=job_id, task=task)
+    sheet = task_sheet(entry, task, base=(job.recipe.get("base") or {}).get("repo"))
+    return part(request, "_answers.html", title=task, job_id=job_id, sheet=sheet)
 
 
 @router.get("/jobs/{job_id}/scores.csv")

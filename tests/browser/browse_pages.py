@@ -8,7 +8,7 @@ import pytest
 from app.errors import Code
 from app.jobs.workers import Badge
 from tests.fixtures.api import Api
-from tests.fixtures.reports import add_job, make_report, make_spectra
+from tests.fixtures.reports import add_job, make_report, make_sheets, make_spectra
 
 
 @pytest.fixture
@@ -20,7 +20,8 @@ def caller(api: Api) -> Any:
 def whole(api: Api, caller: Any) -> str:
     """A finished job of a large model, with an evaluation."""
     report = make_report()
-    return add_job(api.services.database, caller, report=report, documents={"spectra": make_spectra(report)})
+    documents = {"spectra": make_spectra(report), "sheets": make_sheets()}
+    return add_job(api.services.database, caller, report=report, documents=documents)
 
 
 @pytest.fixture
@@ -111,6 +112,14 @@ def test_the_heatmap_and_the_table_change_in_place(api, eyes, whole):
         page.click("text=CSV")
     assert got.value.suggested_filename == f"{whole}-scores.csv"
     assert eyes.audit() == []
+
+
+def test_a_task_opens_item_by_item(api, eyes, whole):
+    eyes.sign_in(api.key, path=f"/jobs/{whole}")
+    eyes.page.click("#items-1")
+    eyes.page.wait_for_selector("#answers svg.chart")
+    assert eyes.audit() == []
+    eyes.shoot("answers", whole=False)
 
 
 def test_the_reproduce_command_is_copied(api, eyes, whole, chromium):

@@ -15,11 +15,11 @@ from starlette.testclient import TestClient
 from app.dashboard.sessions import COOKIE, Ended, Sessions
 from app.main import create_app
 from tests.fixtures.api import Api
-from tests.fixtures.reports import add_job, make_report
+from tests.fixtures.reports import add_job, make_report, make_sheets
 
 PAGES = ("/", "/jobs", "/jobs/{job}", "/jobs/{job}/live", "/jobs/{job}/heatmap", "/jobs/{job}/tensors",
          "/jobs/{job}/cell?module=q&layer=0", "/jobs/{job}/scores.csv", "/jobs/{job}/report.json",
-         "/compare?a={job}&b={job}")  # fmt: skip
+         "/jobs/{job}/answers?task=finance", "/compare?a={job}&b={job}")  # fmt: skip
 LISTS = ("/", "/jobs")
 
 
@@ -27,7 +27,9 @@ LISTS = ("/", "/jobs")
 def job(api: Api) -> str:
     caller = api.services.keys.find(api.key)
     assert caller is not None
-    return add_job(api.services.database, caller, report=make_report(layers=1))
+    return add_job(
+        api.services.database, caller, report=make_report(layers=1), documents={"sheets": make_sheets(items=3)}
+    )
 
 
 @pytest.fixture

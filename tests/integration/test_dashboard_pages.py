@@ -13,7 +13,7 @@ from app.dashboard.assets import FOLDER, TYPES, asset_url
 from app.dashboard.rendering import POLICY
 from app.errors import Code
 from tests.fixtures.api import Api
-from tests.fixtures.reports import EMBEDDING, add_job, make_report, make_spectra
+from tests.fixtures.reports import EMBEDDING, add_job, make_report, make_sheets, make_spectra
 
 VOID = {"meta", "link", "input", "br", "path", "rect", "circle", "line"}
 
@@ -69,7 +69,7 @@ def look(api: Api, path: str, **options: Any) -> str:
 def whole(api: Api) -> tuple[str, dict[str, Any]]:
     """A finished job of a large model, and its report."""
     report = make_report()
-    return keep(api, report=report, documents={"spectra": make_spectra(report)}), report
+    return keep(api, report=report, documents={"spectra": make_spectra(report), "sheets": make_sheets()}), report
 
 
 def test_a_finished_job_tells_all_in_the_order_of_the_questions(api, whole):
@@ -192,6 +192,18 @@ def test_a_cell_opens_its_tensor_with_its_spectra(api, whole):
     assert alone.startswith("<!doctype")
     assert "layer" not in look(api, f"/jobs/{job}/cell?tensor={EMBEDDING}", headers={"HX-Request": "true"})
     assert api.call("GET", f"/jobs/{job}/cell?module=up&layer=99").status_code == 404
+
+
+def test_a_task_is_seen_item_by_item(api, whole):
+    job, _ = whole
+    text = look(api, f"/jobs/{job}/answers?task=arc_easy", headers={"HX-Request": "true"})
+    assert "200 items" in text
+    assert re.search(r"result: \d+ of 200 right, [1-9]\d* won, [1-9]\d* lost", text)
+    assert "furthest behind the base" in text
+    losses = look(api, f"/jobs/{job}/answers?task=finance", headers={"HX-Request": "true"})
+    assert "<svg" not in losses
+    assert losses.count("item-") == 20
+    assert api.call("GET", f"/jobs/{job}/answers?task=none").status_code == 404
 
 
 def test_a_cell_of_several_tensors_names_them_all(api):
