@@ -82,7 +82,7 @@ class Client:
 
     def export(self, job_id: str, *, format: str = "csv") -> bytes:  # noqa: A002  (the API's word)
         """What a study found, as a file: `csv`, `parquet` or `html`."""
-        found: bytes = (self._call(Call(path=f"{job_path(job_id)}/export", params={"format": format}))).content
+        found: bytes = self._call(Call(path=f"{job_path(job_id)}/export", params={"format": format})).content
         return found
 
     def deliveries(self, job_id: str) -> list[Delivery]:
