@@ -77,9 +77,10 @@ def matrix_chart(data: Matrix) -> str:
         element("g", tip(name), text(left + CELL * (j + 0.5), TOP - 8, _short(name), class_="soft", anchor="middle"))
         for j, name in enumerate(data.columns)
     ]
-    unit = f" ({data.unit})" if data.unit else ""
+    title = data.label + (f" ({data.unit})" if data.unit else "")
     return chart(
-        text(8, 18, f"{data.label}{unit}"), *heads, *names, *cells, width=left + CELL * len(data.columns) + 8,
+        text(8, 18, title), *heads, *names, *cells,
+        width=max(left + CELL * len(data.columns) + 8, 16 + CHAR * len(title)),
         height=TOP + ROW * len(data.rows) + 10, label=f"{data.label}, {len(data.rows)} by {len(data.columns)}",
     )  # fmt: skip
 
