@@ -43,6 +43,10 @@ class Workspace:
         return self.path / "spectra.jsonl"
 
     @property
+    def sheets(self) -> Path:
+        return self.path / "sheets.jsonl"
+
+    @property
     def task(self) -> Path:
         return self.path / "task.json"
 

@@ -28,7 +28,10 @@ from app.queue.dispatch import announce
 MAX_WAIT_SECONDS = 30
 RETRY_AFTER = "2"
 Label = Annotated[str, WithJsonSchema({"type": "string", "pattern": ":"})]
-_NAMES = {Kind.MERGE: ("merge", "merges"), Kind.SCORES: ("scoring", "scorings")}
+_NAMES = {
+    Kind.MERGE: ("merge", "merges"), Kind.SCORES: ("scoring", "scorings"),
+    Kind.EVALUATION: ("evaluation", "evaluations"), Kind.STUDY: ("study", "studies"),
+}  # fmt: skip
 
 
 def accepted(services: Services, response: Response, job: Job) -> JobView:

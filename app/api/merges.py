@@ -9,6 +9,7 @@ from app.api.deliveries import add_delivery_routes
 from app.api.jobs import accepted, add_job_routes
 from app.api.problems import RESPONSES
 from app.api.services import Uses
+from app.api.sheets import add_sheet_route
 from app.api.spectra import add_spectrum_route
 from app.api.submit import IdempotencyKey, check, plan, submit
 from app.api.views import JobView, PlanView
@@ -53,4 +54,5 @@ def post_plan(*, form: AnyForm, services: Uses, caller: Writer) -> dict[str, Any
 
 add_job_routes(router, Kind.MERGE, parse=parse_recipe)
 add_spectrum_route(router, Kind.MERGE)
+add_sheet_route(router, Kind.MERGE)
 add_delivery_routes(router, Kind.MERGE)

@@ -12,12 +12,13 @@ from app.api.services import Services
 from app.errors import Code, SpearError
 from app.hub.client import connected
 from app.hub.preflight import Preflight, preflight
+from app.hub.tasks import Material
 from app.jobs.keys import Caller
 from app.jobs.states import Kind, Status
 from app.jobs.store import Idempotency, Submission
 from app.jobs.tables import Job
 from app.queue.dispatch import announce
-from app.recipes import Recipe, Scoring
+from app.recipes import AnyRecipe, Measuring, Recipe, Scoring, Study
 from app.tracing import traceparent
 from app.webhooks.policy import Policy
 
@@ -29,7 +30,10 @@ IdempotencyKey = Annotated[str | None, Header(
 """bare, or in the quotes of a structured header"""
 
 
-Request = Recipe | Scoring
+Request = AnyRecipe
+_KINDS: dict[type[Request], Kind] = {
+    Recipe: Kind.MERGE, Scoring: Kind.SCORES, Measuring: Kind.EVALUATION, Study: Kind.STUDY,
+}  # fmt: skip
 
 
 def check(services: Services, recipe: Request, *, caller: Caller) -> Preflight:
@@ -76,7 +80,7 @@ def submit(
         return twin, True  # it was submitted while we looked, and is what keeps the target busy
     target = recipe.target if isinstance(recipe, Recipe) else None
     submission = Submission(
-        kind=Kind.MERGE if target else Kind.SCORES, recipe=recipe.model_dump(mode="json"),
+        kind=_KINDS[type(recipe)], recipe=recipe.model_dump(mode="json"),
         resolved=resolve(recipe, checked), labels=recipe.labels, warnings=checked.warnings, retry_of=retry_of,
         planned_bytes=checked.bytes_to_download,
         target_repo=target.repo if target else None, target_branch=target.branch if target else None,
@@ -107,13 +111,25 @@ def _named_commits(services: Services, recipe: Request, *, caller: Caller) -> li
 
 def resolve(recipe: Request, checked: Preflight) -> dict[str, Any]:
     """Every repo with the commit that it was pinned to."""
-    base, *experts = [
-        {"repo": pin.repo, "revision": pin.revision, "commit": pin.commit} for pin in checked.pins
-    ]
-    resolved: dict[str, Any] = {"base": base, "experts": experts}
+    pins = [{"repo": pin.repo, "revision": pin.revision, "commit": pin.commit} for pin in checked.pins]
+    count = len(recipe.experts)
+    resolved: dict[str, Any] = {}
+    if recipe.base:
+        resolved = {"base": pins[0], "experts": pins[1 : 1 + count]}
     if isinstance(recipe, Recipe):
         resolved["target"] = {"repo": recipe.target.repo, "branch": recipe.target.branch}
+    if isinstance(recipe, Measuring):
+        resolved["models"] = pins[-len(recipe.models) :]
+    if checked.materials:
+        resolved["tasks"] = [_pinned(material) for material in checked.materials]
     return resolved
+
+
+def _pinned(material: Material) -> dict[str, str]:
+    pin = material.pin
+    return {
+        "repo": pin.repo, "repo_type": material.repo_type, "revision": pin.revision, "commit": pin.commit
+    }
 
 
 def plan(recipe: Recipe, checked: Preflight) -> dict[str, Any]:

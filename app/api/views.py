@@ -10,7 +10,7 @@ from app.errors import Code
 from app.jobs.states import Kind, Status
 from app.jobs.tables import Event, Job, Stage
 
-FOLDERS = {Kind.MERGE: "merges", Kind.SCORES: "scores"}
+FOLDERS = {Kind.MERGE: "merges", Kind.SCORES: "scores", Kind.EVALUATION: "evaluations", Kind.STUDY: "studies"}
 """where jobs of each kind are found"""
 
 

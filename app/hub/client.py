@@ -6,9 +6,10 @@ import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from urllib.parse import quote
 
 # The client reads these when it is imported, so they are set here and the client is first imported here:
@@ -18,7 +19,7 @@ for _name in ("DISABLE_IMPLICIT_TOKEN", "DISABLE_TELEMETRY", "DISABLE_PROGRESS_B
 
 import httpx2  # noqa: E402
 from huggingface_hub import CommitOperationAdd as CommitOperationAdd  # noqa: E402, PLC0414 - for app.hub.publish
-from huggingface_hub import HfApi, ModelInfo, constants, set_client_factory  # noqa: E402
+from huggingface_hub import DatasetInfo, HfApi, ModelInfo, constants, set_client_factory  # noqa: E402
 from huggingface_hub.errors import HfHubHTTPError  # noqa: E402
 from huggingface_hub.utils import (  # type: ignore[attr-defined]  # noqa: E402 - it exports without __all__
     build_hf_headers,
@@ -42,6 +43,7 @@ _CHUNK = 1 << 20
 _WRITING_ROLES = ("admin", "write", "contributor")
 
 T = TypeVar("T")
+RepoType = Literal["model", "dataset"]
 
 
 class Hub:
@@ -50,7 +52,10 @@ class Hub:
     Every method raises `SpearError` with the code that fits; no message, name or repr holds the token.
     """
 
-    def __init__(self, endpoint: str, token: str | None, *, timeout_seconds: float) -> None:
+    def __init__(
+        self, endpoint: str, token: str | None, *, timeout_seconds: float, repo_type: RepoType = "model"
+    ) -> None:
+        self.repo_type: RepoType = repo_type
         self.endpoint = endpoint.rstrip("/")
         self.timeout_seconds = timeout_seconds
         self._token = token
@@ -69,6 +74,14 @@ class Hub:
     @property
     def anonymous(self) -> bool:
         return self._token is None
+
+    def of(self, repo_type: RepoType) -> "Hub":
+        """The same Hub with the same credential and connections, for repositories of this type: to read only."""
+        if repo_type == self.repo_type:
+            return self
+        other = copy(self)
+        other.repo_type = repo_type
+        return other
 
     def close(self) -> None:
         self._http.close()
@@ -100,11 +113,12 @@ class Hub:
 
     def check_access(self, repo: str, *, write: bool = False) -> None:
         """Returns if this credential may read (or write) the files of the repository."""
-        self._reading(lambda: self.api.auth_check(repo, write=write), repo=repo)
+        self._reading(lambda: self.api.auth_check(repo, repo_type=self.repo_type, write=write), repo=repo)
 
-    def info(self, repo: str, revision: str) -> ModelInfo:
+    def info(self, repo: str, revision: str) -> ModelInfo | DatasetInfo:
+        ask = self.api.model_info if self.repo_type == "model" else self.api.dataset_info
         return self._reading(
-            lambda: self.api.model_info(
+            lambda: ask(
                 repo, revision=revision, files_metadata=True, timeout=self.timeout_seconds  # None would mean no limit
             ),
             repo=repo,
@@ -113,7 +127,8 @@ class Hub:
 
     def name_of(self, repo: str) -> str:
         """The repository's own name: another one where it was renamed and the Hub leads on."""
-        found = self._reading(lambda: self.api.model_info(repo, timeout=self.timeout_seconds), repo=repo)
+        ask = self.api.model_info if self.repo_type == "model" else self.api.dataset_info
+        found = self._reading(lambda: ask(repo, timeout=self.timeout_seconds), repo=repo)
         return str(found.id)
 
     def branches(self, repo: str) -> dict[str, str]:
@@ -211,7 +226,8 @@ class Hub:
         self, repo: str, commit: str, file: str, *, start: int = 0, end: int | None = None
     ) -> Iterator[httpx2.Response]:
         """An open response for bytes `start` to `end` (inclusive, as in HTTP); the caller reads its body."""
-        url = f"{self.endpoint}/{repo}/resolve/{commit}/{quote(file)}"
+        folder = "" if self.repo_type == "model" else "datasets/"
+        url = f"{self.endpoint}/{folder}{repo}/resolve/{commit}/{quote(file)}"
         headers = dict(self._headers)
         if start or end is not None:
             headers["range"] = f"bytes={start}-{'' if end is None else end}"
@@ -270,6 +286,10 @@ class Hubs:
     @property
     def publisher(self) -> Hub:
         return self.publishing or self.service
+
+    def of(self, repo_type: RepoType) -> "Hubs":
+        """The same for reading repositories of this type."""
+        return Hubs(anonymous=self.anonymous.of(repo_type), service=self.service.of(repo_type))
 
 
 @contextmanager

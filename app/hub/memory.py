@@ -3,15 +3,26 @@
 from app.hub.headers import DTYPE_BITS, TensorInfo
 from app.hub.heads import HEADS
 from app.hub.tokenrows import EMBEDDINGS
-from app.recipes import Recipe, Scoring
+from app.recipes import AnyRecipe, Measuring, Recipe, Scoring, Study
 from app.recipes.methods.base import numbers
 
 BLOCK_BYTES = 96_000_000
 """What DG-Hard holds of a wide matrix."""
 
 
-def working_set(tensor: TensorInfo, recipe: Recipe | Scoring) -> int:
+EVALUATOR_BYTES = 1_200_000_000
+"""lm-eval, transformers and their libraries."""
+
+
+def loaded(parameters: int) -> int:
+    """A model in float32, as it is evaluated on a processor, with the libraries; activations come on top."""
+    return EVALUATOR_BYTES + 4 * parameters
+
+
+def working_set(tensor: TensorInfo, recipe: AnyRecipe) -> int:
     """Bytes for one tensor; 0 where it is streamed in chunks, as it is by all methods but those below."""
+    if isinstance(recipe, Measuring | Study):
+        return 0
     if isinstance(recipe, Scoring) or recipe.method.method_name() == "spear":
         return _scored(tensor)
     if recipe.method.method_name() == "dg_hard":

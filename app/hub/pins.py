@@ -9,7 +9,7 @@ from app.errors import Code, SpearError
 from app.hub.client import COMMIT, Hub
 
 if TYPE_CHECKING:  # `app.hub.client` alone imports the client, after setting its environment
-    from huggingface_hub import ModelInfo
+    from huggingface_hub import DatasetInfo, ModelInfo
     from huggingface_hub.hf_api import RepoSibling
 
 _OID = re.compile(r"[0-9a-f]{40}")
@@ -92,13 +92,13 @@ def _remote(sibling: "RepoSibling", *, repo: str) -> RemoteFile:
     return RemoteFile(path, size, digest)
 
 
-def _commit(info: "ModelInfo", *, repo: str) -> str:
+def _commit(info: "ModelInfo | DatasetInfo", *, repo: str) -> str:
     if not info.sha or not COMMIT.fullmatch(info.sha):
         raise SpearError(Code.HUB_UNAVAILABLE, f"the Hub gives no commit for {repo}", repo=repo)
     return info.sha
 
 
-def _license(info: "ModelInfo") -> str | None:
+def _license(info: "ModelInfo | DatasetInfo") -> str | None:
     """From the model card, else from the tags that the Hub makes of it."""
     named = getattr(info.card_data, "license", None)
     if isinstance(named, str):

@@ -19,6 +19,8 @@ class Kind(StrEnum):
 
     MERGE = "merge"
     SCORES = "scores"
+    EVALUATION = "evaluation"
+    STUDY = "study"
 
 
 ACTIVE = frozenset({Status.QUEUED, Status.RUNNING, Status.CANCELLING})

@@ -22,7 +22,7 @@ from app.jobs.quotas import count_in
 from app.jobs.states import ACTIVE, Kind, Status
 from app.jobs.tables import Event, IdempotencyKey, Job, Stage
 
-PREFIXES = {Kind.MERGE: "mrg", Kind.SCORES: "scr"}
+PREFIXES = {Kind.MERGE: "mrg", Kind.SCORES: "scr", Kind.EVALUATION: "evl", Kind.STUDY: "std"}
 
 
 @dataclass(frozen=True, kw_only=True)

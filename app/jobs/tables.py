@@ -245,3 +245,15 @@ class Spectrum(Base):
     count: Mapped[int]
     data: Mapped[bytes] = mapped_column(LargeBinary)
     used_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
+
+
+class AnswerSheet(Base):
+    """What one model answered to one task, item by item: compressed JSON."""
+
+    __tablename__ = "answer_sheets"
+
+    model: Mapped[str] = mapped_column(primary_key=True)
+    task: Mapped[str] = mapped_column(primary_key=True)
+    settings: Mapped[str] = mapped_column(primary_key=True)
+    data: Mapped[bytes] = mapped_column(LargeBinary)
+    used_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)

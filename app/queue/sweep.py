@@ -10,7 +10,9 @@ import structlog
 from app.jobs.audit import Audit
 from app.jobs.database import Database, DatabaseError
 from app.jobs.rescue import Rescue
+from app.jobs.sheets import AnswerSheets
 from app.jobs.spectra import Spectra
+from app.jobs.workers import Workers
 from app.queue.broker import make_celery, queued_messages
 from app.queue.dispatch import announce
 from app.settings import Settings
@@ -28,7 +30,9 @@ def run(settings: Settings, *, stop: threading.Event) -> None:
         database, resend_seconds=settings.resend_seconds, idempotency_hours=settings.idempotency_hours
     )
     spectra = Spectra(database, max_bytes=settings.spectra_max_bytes)
+    sheets = AnswerSheets(database, max_bytes=settings.sheets_max_bytes)
     audit = Audit(database, days=settings.audit_days)
+    workers = Workers(database, lost_seconds=settings.lease_seconds)
     celery = make_celery(settings)
     senders = send(settings, stop=stop)
     while not stop.is_set():
@@ -36,7 +40,9 @@ def run(settings: Settings, *, stop: threading.Event) -> None:
             for job_id in rescue.sweep(waiting=queued_messages(settings.redis_url)):
                 announce(celery, job_id)
             spectra.trim()
+            sheets.trim()
             audit.trim()
+            workers.forget()
         except DatabaseError as error:
             log.warning("sweep.failed", error=type(error).__name__)
         stop.wait(settings.sweep_seconds)

@@ -6,7 +6,10 @@ from app.recipes.recipe import METHODS, Expert, Output, Recipe, Target, parse_re
 from app.recipes.scoring import Scoring, parse_scoring
 from app.recipes.study import Study, parse_study
 
+AnyRecipe = Recipe | Scoring | Measuring | Study
+"""what a job is asked for by"""
+
 __all__ = [
-    "METHODS", "Expert", "Measuring", "ModelRef", "Output", "Recipe", "Scoring", "Study", "Target",
+    "METHODS", "AnyRecipe", "Expert", "Measuring", "ModelRef", "Output", "Recipe", "Scoring", "Study", "Target",
     "parse_measuring", "parse_recipe", "parse_scoring", "parse_study", "pointer",
 ]  # fmt: skip
