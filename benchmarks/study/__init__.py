@@ -1,0 +1,1 @@
+"""A study of small experts as one request: `python -m benchmarks.study`."""
