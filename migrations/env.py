@@ -3,7 +3,7 @@
 from alembic import context
 from sqlalchemy import NullPool, create_engine, text
 
-from app.jobs import access_tables, webhook_tables  # noqa: F401  (add their tables to the metadata)
+from app.jobs import access_tables, figures, webhook_tables, worker_tables  # noqa: F401  (add to the metadata)
 from app.jobs.tables import Base
 
 MIGRATION_LOCK = 7_300_001

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from opentelemetry.trace import get_current_span
 
 from app.errors import Code, SpearError
 from app.hub.client import Hub
@@ -21,6 +22,7 @@ from app.jobs.leases import Lease, Leases
 from app.jobs.tables import Job
 from app.recipes import Target, parse_recipe
 from app.settings import Settings
+from app.tracing import tracing
 from worker.crash import CrashPoints
 from worker.force import dying_at_deadline, stopped_by_force
 from worker.heartbeat import Heartbeat, StoppedError
@@ -113,8 +115,9 @@ class Publication:
                 self._heartbeat, abandon=self._abandon, too_late=lambda: self._recorded, lock=self._lock
             ),
             dying_at_deadline(self._settings.publish_seconds) as start_clock,
+            tracing.span("publish", repo=self._target.repo, branch=self._target.branch) as span,
         ):
-            return publish(
+            published = publish(
                 hub, self._target, folder, job_id=self._job.id, title=self._title(),
                 manifest_sha256=summary["manifest_sha256"],
                 parent=self._earlier["parent"] if self._earlier else None,
@@ -122,11 +125,18 @@ class Publication:
                 check_lease=lambda: self._patiently(lambda: self._leases.check(self._lease)),
                 progress=store, stop=self._heartbeat.stopping,
                 deadline_seconds=0.8 * self._settings.publish_seconds,
-                reach=lambda name: self._crash.reach(f"publishing.{name}"),
+                reach=self._reach,
                 made=lambda what, head: self._patiently(
                     lambda: self._leases.note_target(self._lease, what=what, head=head)
                 ),
             )
+            span.set_attribute("commit", published.commit)
+            return published
+
+    def _reach(self, name: str) -> None:
+        """A step that can be seen from outside: in the trace, and for tests that die there."""
+        get_current_span().add_event(name)
+        self._crash.reach(f"publishing.{name}")
 
     def _record(self, parent: str, *, summary: dict[str, Any], start_clock: Callable[[], None]) -> None:
         """The point of no return. This process's clock begins first, so that it never ends after the row's deadline."""
@@ -138,7 +148,7 @@ class Publication:
                 self._lease, parent=parent, manifest_sha256=summary["manifest_sha256"], summary=summary,
                 seconds=self._settings.publish_seconds,
             ))
-        self._crash.reach("publishing.recorded")
+        self._reach("recorded")
 
     def _judge(self, hub: Hub, error: SpearError) -> Published:
         """What a failed publish means for the job: raises the error, and `uncertain` says if it may end the job.

@@ -1,5 +1,6 @@
 """The figures in Prometheus' text format: those that the rows tell, and what this process has counted itself."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -11,6 +12,7 @@ from app.counters import counters
 from app.exposition import Counted
 from app.jobs.figures import Figures, Totals
 from app.jobs.states import ACTIVE, Kind
+from app.jobs.workers import State, Workers
 
 PUBLISHES = {
     "publish.started": "recorded", "publish.absent": "absent", "publish.late": "late",
@@ -20,7 +22,7 @@ PUBLISHES = {
 def render(services: Services) -> bytes:
     """All of it, now."""
     registry = CollectorRegistry()
-    registry.register(Rows(services.figures))
+    registry.register(Rows(services.figures, services.workers))
     registry.register(Counted(counters))
     return generate_latest(registry)
 
@@ -28,8 +30,9 @@ def render(services: Services) -> bytes:
 class Rows(Collector):
     """Read from the database when asked, so that every replica tells the same."""
 
-    def __init__(self, figures: Figures) -> None:
+    def __init__(self, figures: Figures, workers: Workers) -> None:
         self._figures = figures
+        self._workers = workers
 
     def describe(self) -> list[Metric]:
         return []  # without this the registry would query the database when the collector is registered
@@ -51,7 +54,15 @@ class Rows(Collector):
         oldest = max(now.oldest_queued.values(), default=0.0)
         yield GaugeMetricFamily("spear_oldest_queued_seconds", "Age of the oldest queued job", value=oldest)
         yield GaugeMetricFamily("spear_overdue_jobs", "Jobs whose lease has run out unrescued", value=now.overdue)
+        yield self._present()
         yield GaugeMetricFamily("spear_webhooks_waiting", "Webhooks not delivered yet", value=now.waiting_webhooks)
+
+    def _present(self) -> Metric:
+        present = Counter(worker.state for worker in self._workers.find())
+        workers = GaugeMetricFamily("spear_workers", "Workers by what they are at", labels=["state"])
+        for state in sorted(State):
+            workers.add_metric([state], present[state])
+        return workers
 
 
 def _ended(totals: Totals) -> Iterator[Metric]:

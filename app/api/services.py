@@ -17,6 +17,7 @@ from app.jobs.keys import Caller, Keys
 from app.jobs.quotas import Quota
 from app.jobs.sealed import Seal
 from app.jobs.store import Glimpse, Store
+from app.jobs.workers import Workers
 from app.queue.broker import make_celery
 from app.settings import Settings
 
@@ -33,6 +34,7 @@ class Services:
     limits: Limits
     audit: Audit
     figures: Figures
+    workers: Workers
     seal: Seal
     """for callers' own Hub tokens"""
     callers: Together[str, Caller]
@@ -61,6 +63,7 @@ def build_services(settings: Settings) -> Services:
         limits=Limits(settings),
         audit=Audit(database, days=settings.audit_days),
         figures=Figures(database),
+        workers=Workers(database, lost_seconds=settings.lease_seconds),
         seal=Seal(settings.secret),
         checks=BoundedSemaphore(settings.parallel_checks),
     )

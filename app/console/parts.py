@@ -41,7 +41,7 @@ def api(*, host: str = "127.0.0.1", port: int = 8000) -> None:
     from app.main import create_app
 
     settings = serving()
-    uvicorn.run(create_app(settings), host=host, port=port, access_log=False, log_level=settings.log_level)
+    uvicorn.run(create_app(settings), host=host, port=port, access_log=False, log_config=None)
 
 
 @app.command(rich_help_panel=SERVICE)

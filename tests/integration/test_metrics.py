@@ -1,11 +1,14 @@
 """What /metrics tells, from the rows and from what a process has counted."""
 
+import re
 import socket
+import time
 import urllib.request
 from datetime import timedelta
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import event, text
 
 from app.counters import COUNTED, Counters
 from app.errors import Code, SpearError
@@ -13,6 +16,7 @@ from app.jobs.changes import NewEvent
 from app.jobs.figures import Figures
 from app.jobs.leases import Lease
 from app.jobs.states import Status
+from app.jobs.workers import Workers
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -80,7 +84,7 @@ def test_deaths_and_returns_are_counted(jobs):
     assert figures.now().overdue == 0
     found = {
         (sample.name, sample.labels.get("code")): sample.value
-        for family in Rows(figures).collect() for sample in family.samples
+        for family in Rows(figures, Workers(jobs.database, lost_seconds=60)).collect() for sample in family.samples
     }  # fmt: skip
     assert found["spear_lease_expiries_total", None] == 1
     assert found["spear_requeues_total", "worker_lost"] == 1
@@ -143,3 +147,43 @@ def test_a_counter_has_a_name_that_is_explained():
     counted.add("spear_hub_calls", 2, outcome="ok")
     assert list(counted.read()) == [("spear_hub_calls", {"outcome": "ok"}, 3)]
     assert all(COUNTED.values())
+
+
+FILL = """
+INSERT INTO jobs (id, owner, key_id, status, recipe, resolved, labels, max_attempts, result, ended_at, created_at)
+  SELECT 'mrg_' || lpad(n::text, 26, '0'), 'team', (SELECT id FROM api_keys LIMIT 1), 'succeeded', '{}', '{}', '{}', 3,
+    '{}', now() - interval '1 day', now() - interval '2 days' FROM generate_series(1, 10000) AS n;
+INSERT INTO stages (job_id, attempt, name, started_at, ended_at)
+  SELECT id, 1, 'stage' || s, now() - interval '25 hours', now() - interval '1 day'
+  FROM jobs, generate_series(1, 7) AS s;
+INSERT INTO events (job_id, seq, type, data, at)
+  SELECT id, s, CASE WHEN s = 1 THEN 'job.succeeded' ELSE 'merging.step' END, '{}', now() - interval '1 day'
+  FROM jobs, generate_series(1, 20) AS s;
+"""
+
+
+def test_a_scrape_reads_what_is_new_and_nothing_else(jobs):
+    """70 000 stages and 200 000 events of yesterday: read once, and not looked at again."""
+    jobs.execute(FILL)
+    with jobs.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE"))
+    figures = Figures(jobs.database)
+    begun = time.perf_counter()
+    assert figures.totals().stages["merge", "stage7"].cumulative()[-1] == ("+Inf", 10_000)
+    first = time.perf_counter() - begun
+    asked = []
+    event.listen(jobs.database.engine, "before_cursor_execute", lambda *found: asked.append((found[2], found[3])))
+    begun = time.perf_counter()
+    assert figures.totals().ended["merge", "succeeded", ""] == 10_000
+    later = time.perf_counter() - begun
+    print(f"first {1000 * first:.0f} ms, later {1000 * later:.1f} ms")
+    plans = ""
+    with jobs.database.engine.connect() as connection:
+        cursor = connection.connection.cursor()
+        for statement, parameters in asked:
+            if "FROM" in statement:
+                cursor.execute("EXPLAIN " + statement, parameters)
+                plans += "\n".join(row[0] for row in cursor.fetchall())
+    assert {"ix_jobs_ended_at", "ix_stages_ended_at", "ix_events_counted"} <= set(re.findall(r"ix_\w+", plans))
+    assert "Seq Scan" not in plans
+    assert later < first
