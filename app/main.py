@@ -6,7 +6,20 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from app.api import audit, deliveries, health, keys, merges, methods, openapi, problems, scores
+from app.api import (
+    audit,
+    deliveries,
+    evaluations,
+    health,
+    keys,
+    merges,
+    methods,
+    openapi,
+    problems,
+    scores,
+    studies,
+    workers,
+)
 from app.api.middleware import RequestContext
 from app.api.services import build_services
 from app.api.tracing import Traced
@@ -36,7 +49,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(RequestContext, max_body_bytes=settings.max_body_bytes, audit=services.audit)
     app.add_middleware(Traced)
     problems.install(app)
-    nouns = (merges, scores, deliveries, keys, audit, methods, health)
+    nouns = (merges, scores, evaluations, studies, deliveries, keys, audit, workers, methods, health)
     for noun in nouns:
         app.include_router(noun.router)
     pages.install(app, settings)

@@ -7,6 +7,7 @@ import pytest
 from app.jobs.documents import put_documents
 from app.jobs.tables import Job
 from tests.fixtures.api import Api
+from tests.integration.test_api_studies import push_named, study
 
 PUBLIC = dict.fromkeys(("none", "wrong", "expired", "revoked", "read", "write", "other", "admin"), 200)
 NOBODY = dict.fromkeys(("none", "wrong", "expired", "revoked"), 401)
@@ -49,6 +50,16 @@ MATRIX: dict[str, dict[str, int]] = {
     "GET /scores/{job_id}/scores": SEEN,
     "GET /scores/{job_id}/report": SEEN,
     "GET /scores/{job_id}/spectra": SEEN,
+    "POST /studies": GRANTED,
+    "GET /studies": LISTED,
+    "GET /studies/{job_id}": SEEN,
+    "POST /studies/{job_id}/cancel": CHANGED,
+    "POST /studies/{job_id}/retry": RETRIED,
+    "GET /studies/{job_id}/events": SEEN,
+    "GET /studies/{job_id}/scores": SEEN,
+    "GET /studies/{job_id}/report": SEEN,
+    "GET /studies/{job_id}/sheets": SEEN,
+    "GET /studies/{job_id}/export": SEEN,
     "GET /webhooks/secrets": cells(read=403, write=200, other=200, admin=200),  # each owner its own
     "GET /keys": ADMINISTERED,
     "POST /keys": MADE,
@@ -56,6 +67,7 @@ MATRIX: dict[str, dict[str, int]] = {
     "POST /keys/{key_id}/rotate": MADE,
     "POST /keys/{key_id}/revoke": ADMINISTERED,
     "GET /audit": ADMINISTERED,
+    "GET /workers": ADMINISTERED,
     "GET /methods": PUBLIC,
     "GET /problems/{code}": PUBLIC,
     "GET /healthz": PUBLIC,
@@ -91,10 +103,13 @@ class Stage:
     def __init__(self, api: Api) -> None:
         self.api = api
         self.count = 0
-        self.merge, self.scoring = self.new("/merges"), self.new("/scores")
+        push_named(api)
+        self.fixed = {folder: self.new(folder) for folder in ("/merges", "/scores", "/studies")}
 
     def recipe(self, folder: str) -> dict:
         self.count += 1
+        if folder == "/studies":
+            return study(self.api)
         whole = self.api.recipe(target={"repo": f"{self.api.user}/target-{self.count}"})
         return whole if folder == "/merges" else {name: whole[name] for name in ("base", "experts", "method")}
 
@@ -104,7 +119,11 @@ class Stage:
         drawn = {"shape": [8, 8], "count": 8, "precision": "exact", "edge": 1.0, "edge_adapted": 1.0, "base": [1.0],
                  "adapted": [1.0]}  # fmt: skip
         spectra = {"tensors": {TENSOR: drawn}, "ranks": {"8": [1]}}
-        documents = {"scores": {"data": []}, "report": {"format": 1}, "spectra": spectra}
+        about = {"kind": "score", "metric": "acc", "unit": "share right", "items": [], "models": {}}
+        documents = {
+            "scores": {"data": []}, "report": {"format": 1}, "spectra": spectra, "sheets": {"tasks": {"fin": about}},
+            "exports": {"csv": {"media_type": "text/csv", "base64": ""}},
+        }
         with self.api.services.database.transaction() as session:
             put_documents(session, job, documents)
         return job
@@ -116,24 +135,24 @@ class Stage:
 
     def call(self, route: str, key: str | None):
         method, template = route.split(" ")
-        folder = "/scores" if template.startswith("/scores") else "/merges"
+        folder = next((one for one in self.fixed if template.startswith(one)), "/merges")
         path = template.replace("{code}", "not_found").replace("{number}", "1")
         if "{job_id}" in path:
-            fixed = self.merge if folder == "/merges" else self.scoring
+            fixed = self.fixed[folder]
             job = self.cancelled(folder) if path.endswith("/retry") else self.new(folder) if method == "POST" else fixed
             path = path.replace("{job_id}", job)
         if "{key_id}" in path:
             row, _ = self.api.services.keys.add(name="subject", scopes=("merges:read",))
             path = path.replace("{key_id}", row.id)
         body = {"json": self.body(template, folder)} if method == "POST" else {}
-        query = {"params": {"tensor": TENSOR}} if path.endswith("/spectra") else {}
+        query = {"params": {"tensor": TENSOR, "task": "fin"}} if path.endswith(("/spectra", "/sheets")) else {}
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         return self.api.http.request(method, path, headers=headers, **body, **query)
 
     def body(self, template: str, folder: str) -> dict | None:
         if template == "/keys":
             return {"name": "made", "scopes": ["merges:read"]}
-        return self.recipe(folder) if template in ("/merges", "/scores", "/merges/plan") else None
+        return self.recipe(folder) if template in (*self.fixed, "/merges/plan") else None
 
 
 def test_every_route_has_its_row(api):
