@@ -7,7 +7,8 @@ import typer
 from app.console import doctor, jobs, merges, parts, published, reproduce
 from app.console.failures import run
 from app.console.keys import keys
-from app.console.options import SERVICE
+from app.console.options import JOBS, SERVICE
+from app.console.studies import studies
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, rich_markup_mode="rich",
@@ -16,6 +17,7 @@ app = typer.Typer(
 )  # fmt: skip
 for commands in (merges, jobs, published, reproduce, parts, doctor):
     app.add_typer(commands.app)
+app.add_typer(studies, name="study", rich_help_panel=JOBS)
 app.add_typer(keys, name="keys", rich_help_panel=SERVICE)
 
 

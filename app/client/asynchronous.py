@@ -44,6 +44,12 @@ class AsyncClient:
         """Score a pair without merging it: `base`, one of `experts`, `method`, `labels`."""
         return cast("Job", await self._json(submit("/scores", request, key=idempotency_key, hub_token=hub_token)))
 
+    async def evaluate(
+        self, request: dict[str, Any], *, idempotency_key: str | None = None, hub_token: str | None = None
+    ) -> Job:
+        """Measure models that there are: `models`, `evaluation`, and `base` with `experts` for shares of them."""
+        return cast("Job", await self._json(submit("/evaluations", request, key=idempotency_key, hub_token=hub_token)))
+
     async def study(
         self, study: dict[str, Any], *, idempotency_key: str | None = None, hub_token: str | None = None
     ) -> Job:
@@ -88,6 +94,10 @@ class AsyncClient:
     async def methods(self) -> list[Method]:
         """The catalogue of merge methods."""
         return cast("list[Method]", (await self._json(Call(path="/methods")))["data"])
+
+    def jobs(self, kind: str, *, limit: int | None = None, **filters: Any) -> AsyncIterator[Job]:
+        """As `merges`, of another kind: `scores`, `evaluations`, `studies`."""
+        return cast("AsyncIterator[Job]", self._pages(f"/{kind}", limit=limit, params=filters))
 
     def merges(self, *, limit: int | None = None, **filters: Any) -> AsyncIterator[Job]:
         """Jobs, newest first, page by page; filters are `status`, `target`, `label`."""

@@ -48,6 +48,12 @@ class Client:
         """Score a pair without merging it: `base`, one of `experts`, `method`, `labels`."""
         return cast("Job", self._json(submit("/scores", request, key=idempotency_key, hub_token=hub_token)))
 
+    def evaluate(
+        self, request: dict[str, Any], *, idempotency_key: str | None = None, hub_token: str | None = None
+    ) -> Job:
+        """Measure models that there are: `models`, `evaluation`, and `base` with `experts` for shares of them."""
+        return cast("Job", self._json(submit("/evaluations", request, key=idempotency_key, hub_token=hub_token)))
+
     def study(
         self, study: dict[str, Any], *, idempotency_key: str | None = None, hub_token: str | None = None
     ) -> Job:
@@ -92,6 +98,10 @@ class Client:
     def methods(self) -> list[Method]:
         """The catalogue of merge methods."""
         return cast("list[Method]", self._json(Call(path="/methods"))["data"])
+
+    def jobs(self, kind: str, *, limit: int | None = None, **filters: Any) -> Iterator[Job]:
+        """As `merges`, of another kind: `scores`, `evaluations`, `studies`."""
+        return cast("Iterator[Job]", self._pages(f"/{kind}", limit=limit, params=filters))
 
     def merges(self, *, limit: int | None = None, **filters: Any) -> Iterator[Job]:
         """Jobs, newest first, page by page; filters are `status`, `target`, `label`."""

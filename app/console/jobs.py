@@ -1,6 +1,6 @@
 """Commands about jobs that there are."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -20,13 +20,14 @@ def list_jobs(
     *, status: Annotated[list[Status] | None, typer.Option(help="only jobs in this state; repeatable")] = None,
     target: Annotated[str | None, typer.Option(help="only jobs for this repository: org/name")] = None,
     label: Annotated[list[str] | None, typer.Option(help="only jobs with this label, name:value; repeatable")] = None,
+    kind: Annotated[Literal["merges", "scores", "evaluations", "studies"], typer.Option()] = "merges",
     limit: Annotated[int, typer.Option(min=1, help="at most so many")] = 20, as_json: AsJson = False,
 ) -> None:
-    """Merges, newest first."""
+    """Jobs of one kind, newest first."""
     states = [str(each) for each in status or ()]
     given = {"status": states, "target": target, "label": label}
     with client() as service:
-        jobs = list(service.merges(limit=limit, **{name: value for name, value in given.items() if value}))
+        jobs = list(service.jobs(kind, limit=limit, **{name: value for name, value in given.items() if value}))
     emit(jobs) if as_json else tables.show_list(jobs)
 
 

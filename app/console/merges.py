@@ -1,5 +1,6 @@
-"""Commands that make jobs: merges and scorings."""
+"""Commands that make jobs: merges, scorings, evaluations."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,11 +10,14 @@ from app.console import tables
 from app.console.failures import show_failure
 from app.console.follow import follow
 from app.console.options import JOBS, AsJson, Branch, HubToken, Public, RecipeFile, TargetRepo, Wait
-from app.console.recipes import model, read, target_of
+from app.console.recipes import model, read, read_object, target_of
 from app.console.screen import Exit, emit, err, out
 from app.console.service import client
 
 app = typer.Typer()
+RequestFile = Annotated[Path, typer.Argument(
+    exists=True, dir_okay=False, allow_dash=True, help="models and tasks: a JSON file (- for stdin)"
+)]  # fmt: skip
 Repo = Annotated[str, typer.Argument(help="org/name or org/name@revision")]
 
 
@@ -66,6 +70,25 @@ def scores(
         if job["status"] == "succeeded":
             rows = service.scores(job["id"])
             emit(rows) if as_json else tables.show_scores(rows)
+            return
+    finish(job, as_json=as_json)
+
+
+@app.command(rich_help_panel=JOBS)
+def evaluate(
+    request: RequestFile, *, wait: Wait = False, hub_token_file: HubToken = None, as_json: AsJson = False
+) -> None:
+    """Measure models that there are; nothing is merged. With --wait, follow it to its end and show what was found."""
+    token = hub_token_file.read_text().strip() if hub_token_file else None
+    with client() as service:
+        job = service.evaluate(read_object(request), hub_token=token)
+        if not wait:
+            show(job, as_json=as_json)
+            return
+        job = attend(service, job)
+        if job["status"] == "succeeded":
+            found = service.report(job["id"])
+            emit(found) if as_json else tables.show_report(found)
             return
     finish(job, as_json=as_json)
 

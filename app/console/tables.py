@@ -187,13 +187,38 @@ def show_deliveries(deliveries: Sequence[Delivery]) -> None:
 
 
 def show_report(report: Mapping[str, Any]) -> None:
-    """The verdict, what was restored by module type, and the warnings."""
+    """The verdict, what was restored by module type, what was measured, and the warnings."""
     out.print(escape(report["verdict"]), soft_wrap=True)
-    modules = report["selection"]["modules"]
+    modules = report.get("selection", {}).get("modules", ())
     if modules:
         table(
             ("module", "restored", "share of parameters"),
             [(one["module_type"], f"{one['selected']} of {one['scored']}", f"{one['share']:.1%}") for one in modules],
         )
-    for warning in report["warnings"]:
+    _show_measured(report.get("evaluation") or {})
+    for warning in report.get("warnings", ()):
         out.print(f"warning: {escape(warning)}", soft_wrap=True)
+
+
+def _show_measured(evaluation: Mapping[str, Any]) -> None:
+    """Task by task, with intervals: of a merge, and of each model of an evaluation on its own."""
+    if evaluation.get("tasks"):
+        table(
+            ("task", "metric", "base", "adapted", "result", "share"),
+            [
+                (one["task"], one["metric"], *(_estimate(one[key]) for key in ("base", "adapted", "merged", "share")))
+                for one in evaluation["tasks"]
+            ],
+        )  # fmt: skip
+    rows = [
+        (f"{model['repo']}@{model['commit'][:12]}", one["task"], one["metric"], str(one["items"]),
+         _estimate(one["value"]))
+        for model in evaluation.get("models", ()) for one in model["tasks"]
+    ]  # fmt: skip
+    if rows:
+        table(("model", "task", "metric", "items", "value"), rows)
+
+
+def _estimate(one: Mapping[str, Any]) -> str:
+    interval = "" if one["low"] is None else f" ({one['low']:.3f} to {one['high']:.3f})"
+    return figure(one["value"]) + interval
