@@ -18,6 +18,22 @@ LATE_LIST = re.compile(r"^(?![ \t]*(?:[-*]|\d+\.) )(?!\s*$)(?!\|)(?!#)(.+)\n(?=(
 FENCE = re.compile(r"(^```.*?^```$)", flags=re.MULTILINE | re.DOTALL)
 
 
+def on_config(config: Any) -> Any:
+    """A page that nobody has put into the navigation yet stands at its end."""
+    listed = set(pages(config.nav))
+    found = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+    if more := [name for name in found if name not in listed]:
+        config.nav.append({"More": more})
+    return config
+
+
+def pages(nav: Any) -> list[str]:
+    """The pages in a navigation, section by section."""
+    if isinstance(nav, str):
+        return [nav]
+    return [page for part in (nav.values() if isinstance(nav, dict) else nav) for page in pages(part)]
+
+
 def on_files(files: Any, config: Any) -> Any:
     """Add the project's own pages and the HTTP reference."""
     from mkdocs.structure.files import File  # noqa: PLC0415  (only MkDocs has it)
