@@ -122,6 +122,18 @@ class Recipe(Part):
             raise ValueError(f"{self.method.method_name()} decides nothing that could be replayed; leave replay out")
         return self
 
+    @model_validator(mode="after")
+    def _calibrated(self) -> Self:
+        """A search needs tasks of both sides to look at."""
+        if not getattr(self.method, "searching", None):
+            return self
+        calibration = self.evaluation.calibration if self.evaluation else None
+        if calibration is None or not calibration.general or not calibration.domain:
+            raise ValueError("policy 'auto' needs evaluation.calibration with general and with domain tasks")
+        if self.tokenizer_source:
+            raise ValueError("policy 'auto' compares weights one by one: it goes with no tokenizer_source")
+        return self
+
     @property
     def tokenizer_input(self) -> int | None:
         """The number of the input (0 is the base, then the experts) whose vocabulary the result has, if one is set."""

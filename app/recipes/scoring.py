@@ -1,6 +1,8 @@
 """A request to score a pair without merging, so that a person can look before restoring."""
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from app.recipes.methods.spear import SpearParameters
 from app.recipes.parts import LabelName, LabelValue, ModelRef, Part, Priority, QueueSeconds, RuntimeSeconds
@@ -17,6 +19,12 @@ class Scoring(Part):
     priority: Priority = 0
     max_queue_seconds: QueueSeconds = None
     max_runtime_seconds: RuntimeSeconds = None
+
+    @model_validator(mode="after")
+    def _no_search(self) -> Self:
+        if self.method.searching:
+            raise ValueError("policy 'auto' searches while it merges: score with another policy")
+        return self
 
 
 def parse_scoring(body: object) -> Scoring:

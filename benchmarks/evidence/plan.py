@@ -30,6 +30,11 @@ class PairName:
         return self.base.parent / self.domain
 
     @property
+    def ablated(self) -> bool:
+        """Whether the scores are compared one by one and in pairs."""
+        return (self.architecture, self.domain) == ("llama", "math")
+
+    @property
     def results(self) -> Path:
         return HOME / "results" / f"{self.architecture}-{self.domain}-{self.seed}.json"
 

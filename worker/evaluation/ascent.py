@@ -42,7 +42,7 @@ class Map:
     def learn(self, look: Look) -> None:
         """Add a look. The first one sets the scales, and curvatures to begin with: each slope's own size."""
         if not self.looks:
-            weight = sum(np.abs(slope) for slope in look.slopes)
+            weight = np.abs(look.slopes[0]) + np.abs(look.slopes[1])
             self._scale = 1 / np.sqrt(np.maximum(weight, weight.max() * _LEAST_WEIGHT))
             self._curvature = [np.diag(-np.abs(slope)) for slope in look.slopes]
         for before in self.looks[-3:]:
@@ -71,7 +71,8 @@ class Map:
             bounds=list(zip(low / scale, high / scale, strict=True)), options={"maxiter": 60},
             constraints=[{"type": "ineq", "fun": lambda x: side(held, x) - least, "jac": lambda x: slope(held, x)}],
         )
-        return np.clip(found.x * scale, low, high)
+        best: Floats = np.clip(found.x * scale, low, high)
+        return best
 
     def _update(self, before: Look, after: Look) -> None:
         """Both matrices to agree with how the slopes changed on the way (Powell's symmetric Broyden update, scaled)."""

@@ -109,14 +109,14 @@ class Auto:
             for start in self._starts(objective, starts):
                 if self.trials.spent + self.trials.cost("search", slopes=True) <= end:
                     ground.learn(self._look({unit: _mean(start, units[unit]) for unit in names}, units))
-            last = -np.inf
-            while self.trials.spent + self.trials.cost("search", slopes=True) <= end:
-                best = ground.best(maximise=objective.side, least=objective.least + _MARGIN, reach=_REACH)
+            reach = _REACH
+            while self.trials.spent + self.trials.cost("search", slopes=True) <= end and reach > _REACH / 4:
+                before = max(objective.merit(look.values) for look in ground.looks)
+                best = ground.best(maximise=objective.side, least=objective.least + _MARGIN, reach=reach)
                 look = self._look(dict(zip(names, best.tolist(), strict=True)), units)
                 ground.learn(look)
-                if objective.merit(look.values) < last + LEAST_STEP:
-                    break
-                last = objective.merit(look.values)
+                if objective.merit(look.values) < before + LEAST_STEP:
+                    reach /= 2  # the map promised too much for so long a step, or there is no more to be had
             chosen = max(ground.looks, key=lambda look: objective.strict(look.values))
             return spread(dict(zip(names, chosen.at.tolist(), strict=True)), units)
 

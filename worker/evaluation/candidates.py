@@ -65,6 +65,10 @@ class Between:
         """The weights that have a strength."""
         return tuple(self._live)
 
+    def ends(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """The base's and the adapted model's values of a weight."""
+        return self._pairs[name].base, self._pairs[name].adapted
+
     def pull(self, name: str, gradient: torch.Tensor) -> float:
         """The slope by a weight's `t` of what has this gradient by the weight, at the point where the model is."""
         pair, t = self._pairs[name], self._now[name]

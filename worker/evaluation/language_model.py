@@ -71,7 +71,11 @@ class LanguageModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
 
     def token_count(self, text: str) -> int:
         """How many tokens `loglikelihood_rolling` predicts in a text."""
-        return sum(span.scored for span in self._spans("rolling", (text,), self._rolling))
+        return sum(span.scored for span in self.rolling_spans(text))
+
+    def rolling_spans(self, text: str) -> list[Span]:
+        """What `loglikelihood_rolling` scores of a text."""
+        return self._spans("rolling", (text,), self._rolling)
 
     def _likelihoods(self, spans: list[Span]) -> list[Likelihood]:
         return likelihoods(self.model, spans, batch_tokens=self._batch_tokens, told=lambda _: self._told())

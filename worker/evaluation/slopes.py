@@ -1,6 +1,6 @@
 """Slopes of a loss by the strengths, in one backward pass that never holds more than one weight's gradient."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -15,8 +15,13 @@ SLOPED_TOKENS = 2048
 """tokens of a batch, padding included: a backward pass holds every layer's activations"""
 
 
-def slopes(between: Between, spans: Sequence[Span], *, batch_tokens: int = SLOPED_TOKENS) -> tuple[Floats, Floats]:
+def slopes(
+    between: Between, spans: Sequence[Span], *, batch_tokens: int = SLOPED_TOKENS,
+    told: Callable[[], None] = lambda: None,
+) -> tuple[Floats, Floats]:  # fmt: skip
     """Nats of each span, and the slopes of their sum by each strength in the order of `between.names`.
+
+    `told` is called after each batch.
 
     Raises `SpearError(out_of_memory)` if a single span does not fit.
     """
@@ -29,6 +34,7 @@ def slopes(between: Between, spans: Sequence[Span], *, batch_tokens: int = SLOPE
             batch = order[at : at + count]
             nats[batch] = _backward(between, [spans[i] for i in batch])
             at += count
+            told()
     return nats, total
 
 
@@ -67,7 +73,7 @@ def _backward(between: Between, spans: list[Span]) -> Floats:
         found = torch.nn.functional.cross_entropy(
             logits.transpose(1, 2), targets.to(model.device), reduction="none", ignore_index=-100
         ).sum(1)
-        found.sum().backward()
+        torch.autograd.backward(found.sum())
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise SpearError(
             Code.OUT_OF_MEMORY, f"memory is too small for the slopes of {len(spans)} sequences of {longest} tokens"

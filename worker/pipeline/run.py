@@ -3,7 +3,7 @@
 import resource
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,11 +11,13 @@ from app.recipes import Measuring, Scoring, Study
 from app.recipes.methods.spear import SpearParameters
 from worker.isolation import has_network
 from worker.methods.slerp import NO_DIRECTION
-from worker.pipeline.evaluate import Evaluator, evaluate, measure, prepare
+from worker.pipeline.controls import further
+from worker.pipeline.evaluate import Evaluator, Further, evaluate, measure, prepare
 from worker.pipeline.merge import MergeResult, merge
 from worker.pipeline.meter import Meter
 from worker.pipeline.restored import restored_spectra
-from worker.pipeline.score import Scores, device_of, score
+from worker.pipeline.score import Scores, device_of, parameters, score
+from worker.pipeline.searching import Found, search
 from worker.pipeline.select import select
 from worker.pipeline.task import Reporter, Task
 from worker.pipeline.verify import Verification, verify
@@ -47,13 +49,17 @@ def run(task: Task, reporter: Reporter) -> dict[str, Any]:
         assert scores is not None
         assert selection is not None
         return _scored_only(task, scores, selection, meter)
+    found = _searched(task, evaluator, selection, meter)
+    selection = found.selection if found else selection
     decisions = selection.decisions if selection else task.replayed
     result = merge(task, decisions, meter)
     warnings = [*_replay_warnings(task), *_merge_warnings(result)]
     for warning in warnings:
         meter.warning(warning)
+    warnings += found.warnings if found else []
     verification = verify(task, decisions, result, meter)
-    evaluated = _evaluated(evaluator, verification, meter)
+    beside = further(evaluator, rows=scores.rows if scores else (), selection=selection, found=found)
+    evaluated = _evaluated(evaluator, verification, meter, further=beside)
     warnings += gate_warnings(evaluated)
     shown = restored_spectra(task, selection.rows) if selection else {}
     shutil.rmtree(task.output / "figures", ignore_errors=True)
@@ -85,6 +91,16 @@ def _restoration(task: Task, reporter: Reporter) -> tuple[Scores | None, Selecti
     return scores, selection
 
 
+def _searched(task: Task, evaluator: Evaluator | None, selection: Selection | None, reporter: Reporter) -> Found | None:
+    """The strengths of `policy: auto`, where the recipe asks for it."""
+    if selection is None or evaluator is None or parameters(task).searching is None:
+        return None
+    found = search(evaluator, selection, reporter)
+    for warning in found.warnings:
+        reporter.warning(warning)
+    return found
+
+
 def _scored_only(task: Task, scores: Scores, selection: Selection, meter: Meter) -> dict[str, Any]:
     report = build_report(
         task, rows=selection.rows, selection=selection.shares, merge={}, verification={},
@@ -99,12 +115,12 @@ def _scored_only(task: Task, scores: Scores, selection: Selection, meter: Meter)
 
 
 def _evaluated(
-    evaluator: Evaluator | None, verification: Verification, meter: Meter
+    evaluator: Evaluator | None, verification: Verification, meter: Meter, *, further: Sequence[Further]
 ) -> schema.Evaluation | None:
     """What was measured of the result, where the recipe asks for it; a gate that warns is heard at once."""
     if evaluator is None:
         return None
-    found = evaluate(evaluator, weights={file.name: file.sha256 for file in verification.files})
+    found = evaluate(evaluator, weights={file.name: file.sha256 for file in verification.files}, further=further)
     for warning in gate_warnings(found):
         meter.warning(warning)
     return found

@@ -7,7 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from app.recipes.methods.base import MethodParameters
 from app.recipes.scalars import Flag, Number, Text, Whole
 
-POLICY_FRACTIONS = {"conservative": 0.10, "balanced": 0.25, "aggressive": 0.50}
+POLICY_FRACTIONS = {"conservative": 0.10, "balanced": 0.25, "aggressive": 0.50, "auto": 0.25}
+"""for `auto`, the share of the score-selected set that the search tries as a start"""
 MODULE_TYPES = ("q", "k", "v", "o", "gate", "up", "down")
 
 
@@ -37,6 +38,25 @@ class RestoreSet(BaseModel):
     t: Number = Field(ge=0, le=1, description="0 is the base, 1 the adapted model")
 
 
+class AutoSearch(BaseModel):
+    """How `policy: auto` looks for the strengths of all weights, on the recipe's calibration tasks."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    objective: Literal["retention", "gain", "frontier"] = Field(
+        "retention",
+        description="what to have most of, while the other side stays at `least` or above; frontier: retention at "
+        "several gains kept, of which the one at `least` is merged",
+    )
+    least: Number = Field(0.9, ge=0, le=2, description="of gain kept; of retention where the objective is gain")
+    budget: Whole = Field(60, ge=12, le=10_000, description="evaluations of the calibration set, at most")
+    method: Literal["gradient", "groups"] | None = Field(
+        None,
+        description="gradient: one strength per weight, by slopes, which needs tasks that are losses; groups: attention"
+        " and MLP by depth, embedding, head and norms, split where it pays. Without it, gradient where that can be",
+    )
+
+
 class SpearParameters(MethodParameters):
     """Scores every projection matrix of base and adapted model and moves the chosen ones back towards the base.
 
@@ -48,9 +68,12 @@ class SpearParameters(MethodParameters):
     max_experts: ClassVar[int | None] = 1
 
     name: Literal["spear"] = "spear"
-    policy: Literal["conservative", "balanced", "aggressive"] = Field(
-        "balanced", description="share of each ranking group to restore: 10, 25 or 50 %"
+    policy: Literal["conservative", "balanced", "aggressive", "auto"] = Field(
+        "balanced",
+        description="share of each ranking group to restore: 10, 25 or 50 %; auto: a strength for every weight of the "
+        "model, found on `evaluation.calibration`",
     )
+    auto: AutoSearch | None = Field(None, description="how `policy: auto` searches")
     fraction: Number | None = Field(None, gt=0, le=1, description="the share itself, in place of a policy")
     budget_bytes: Whole | None = Field(None, ge=1, description="restore the best-scored tensors up to so many bytes")
     budget_parameters: Whole | None = Field(None, ge=1, description="the same, counted in parameters")
@@ -85,12 +108,27 @@ class SpearParameters(MethodParameters):
         return self
 
     @model_validator(mode="after")
+    def _auto_alone(self) -> Self:
+        if self.auto and self.policy != "auto":
+            raise ValueError("auto says how policy 'auto' searches: the policy is another one")
+        ruled = ("include", "exclude", "freeze", "restore", "t_top")
+        given = [name for name in ruled if getattr(self, name)]
+        if self.policy == "auto" and given:
+            raise ValueError(f"policy 'auto' finds the strength of every weight itself: leave out {given[0]}")
+        return self
+
+    @model_validator(mode="after")
     def _one_size(self) -> Self:
         sizes = ("policy", "fraction", "budget_bytes", "budget_parameters")
         given = [name for name in sizes if getattr(self, name) != type(self).model_fields[name].default]
         if len(given) > 1:
             raise ValueError(f"give only one of {' and '.join(given)}")
         return self
+
+    @property
+    def searching(self) -> AutoSearch | None:
+        """How to search, where the policy asks for it."""
+        return (self.auto or AutoSearch()) if self.policy == "auto" else None
 
     @property
     def share(self) -> float:
