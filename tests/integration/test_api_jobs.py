@@ -193,7 +193,7 @@ def test_methods_health_and_metrics_are_open(api):
     assert api.http.get("/healthz").json() == {"status": "ok"}
     assert api.http.get("/readyz").json()["ready"]
     api.submit()
-    assert 'spear_jobs{status="queued"} 1.0' in api.http.get("/metrics").text
+    assert 'spear_jobs{kind="merge",status="queued"} 1.0' in api.http.get("/metrics").text
     assert api.http.get("/openapi.json").json()["info"]["title"] == "spear-merge"
     assert api.http.get("/docs").status_code == 200
 
