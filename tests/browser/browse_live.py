@@ -17,7 +17,9 @@ def test_the_pages_follow_a_job_to_its_end(service, service_eyes, tmp_path):
     page.click(f"#to-{job}")
     page.evaluate("window.unchanged = true")
     page.wait_for_selector("#run svg.chart", timeout=30_000)
+    page.click("#stages summary")
     page.wait_for_selector("#live b:has-text('downloading')", timeout=30_000)
+    page.wait_for_selector("#stages[open] th:has-text('downloading')")
     assert page.evaluate("window.unchanged")  # this came in place
     assert eyes.audit() == []
     eyes.shoot("job-live")

@@ -75,6 +75,20 @@ function reveal(root) {
   gather(root);
 }
 
+// A running job's page is renewed piece by piece: what the reader has opened or scrolled to stays so.
+let kept = { open: [], top: 0 };
+
+function keep() {
+  const open = [...document.querySelectorAll("details[open][id]")].map((one) => one.id);
+  kept = { open, top: document.getElementById("log")?.scrollTop || 0 };
+}
+
+function restore() {
+  kept.open.forEach((id) => { const one = document.getElementById(id); if (one) one.open = true; });
+  const log = document.getElementById("log");
+  if (log) log.scrollTop = kept.top;
+}
+
 document.addEventListener("click", (event) => {
   const button = event.target.closest(".copier");
   if (button) copy(button);
@@ -85,6 +99,8 @@ document.addEventListener("click", (event) => {
   }
 });
 document.addEventListener("keydown", walk);
+document.addEventListener("htmx:beforeSwap", keep);
+document.addEventListener("htmx:oobAfterSwap", restore);
 document.addEventListener("htmx:afterSwap", (event) => reveal(event.target.parentElement || document));
 document.addEventListener("DOMContentLoaded", () => {
   offerThemes();
