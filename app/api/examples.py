@@ -4,6 +4,7 @@ from typing import Any
 
 JOB = "mrg_01jdz8k3n4q5r6s7t8v9w0x1y2"
 SCORING = "scr_01jdz8k3n4q5r6s7t8v9w0x1y2"
+STUDY = "std_01jdz8k3n4q5r6s7t8v9w0x1y2"
 
 _RECIPE: dict[str, Any] = {
     "base": {"repo": "org/base"}, "experts": [{"repo": "org/adapted"}],
@@ -32,10 +33,21 @@ _MERGES: dict[str, Any] = {
     },
 }  # fmt: skip
 
+_TASK = {"kind": "multiple_choice", "repo": "org/sets"}
+_STUDY: dict[str, Any] = {
+    "base": {"repo": "org/base"}, "experts": [{"repo": "org/adapted", "domain": "finance"}, {"repo": "org/second"}],
+    "methods": [{"method": {"name": "task_arithmetic"}, "grid": {"lambda": [0.3, 0.7]}}],
+    "evaluation": {
+        "domain": [{"name": "finance", "path": "fin.jsonl", "ability": "finance", **_TASK}],
+        "calibration": {"domain": [{"name": "finance-calibration", "path": "cal.jsonl", **_TASK}]},
+    },
+}  # fmt: skip
+
 BODIES: dict[str, dict[str, Any]] = {
     "submit_merge": _MERGES,
     "plan_merge": _MERGES,
     "submit_scoring": {"pair": {"summary": "Score a pair", "value": _PAIR}},
+    "submit_study": {"pair": {"summary": "Two experts, each alone and together", "value": _STUDY}},
     "create_key": {
         "platform": {
             "summary": "A key that merges in one namespace",
@@ -53,7 +65,7 @@ PARAMETERS: dict[str, Any] = {
     "idempotency-key": "finance-2026-11-21", "prefer": "wait=1", "if-none-match": 'W/"20"', "limit": 20,
     "label": ["team:risk"], "status": ["running", "queued"], "target": "org/restored", "last-event-id": "4",
     "accept": "application/json", "tensor": "model.layers.0.self_attn.q_proj.weight", "owner": "platform",
-    "since": "2026-11-01T00:00:00Z",
+    "since": "2026-11-01T00:00:00Z", "task": "finance", "format": "csv",
 }  # fmt: skip
 """by name"""
 
@@ -62,4 +74,6 @@ def example_of(operation: str, parameter: str) -> Any:
     """An example of a parameter, or None."""
     if parameter == "job_id" and "scoring" in operation:
         return SCORING
+    if parameter == "job_id" and "stud" in operation:
+        return STUDY
     return PARAMETERS.get(parameter)

@@ -7,10 +7,10 @@ from typing import Any
 
 from benchmarks.study.experts import documents
 
-TEXTS, QUESTIONS = 40, 80
+TEXTS, QUESTIONS = {"held_out": 24, "calibration": 16}, {"held_out": 64, "calibration": 32}
 CHOICES = 4
-_LENGTHS = {"japanese": (60, 24)}
-_USUAL = (220, 60)
+_LENGTHS = {"japanese": (48, 20)}
+_USUAL = (140, 48)
 """characters of what is given, and of a continuation; a Japanese character is about two tokens"""
 
 
@@ -19,9 +19,9 @@ def write(folder: Path, kinds: tuple[str, ...]) -> None:
     for kind in kinds:
         for part in ("calibration", "held_out"):
             pieces = _pieces(kind, part)
-            texts = [{"text": before + after} for before, after in pieces[:TEXTS]]
+            texts = [{"text": before + after} for before, after in pieces[: TEXTS[part]]]
             _dump(folder / f"{kind}-{part}-text.jsonl", texts)
-            _dump(folder / f"{kind}-{part}-next.jsonl", _questions(pieces[:QUESTIONS], kind=kind))
+            _dump(folder / f"{kind}-{part}-next.jsonl", _questions(pieces[: QUESTIONS[part]], kind=kind))
 
 
 def named(kind: str, part: str, *, repo: str) -> list[dict[str, Any]]:
@@ -41,14 +41,14 @@ def _pieces(kind: str, part: str) -> list[tuple[str, str]]:
     for text in documents(kind, part=part):
         if kind == "math":
             before, _, after = text.partition("\nAnswer:")
-            found.append((before + "\nAnswer:", after.rstrip("\n")[:120]))
+            found.append((before + "\nAnswer:", after.rstrip("\n")[:80]))
             continue
         step = given + following
         starts = range(0, len(text) - step, 3 * step)
         found += [(text[start : start + given], text[start + given : start + step]) for start in starts]
     found = [piece for piece in found if piece[0].strip() and piece[1].strip()]
     random.Random(f"{kind} {part}").shuffle(found)
-    return found[: max(TEXTS, QUESTIONS)]
+    return found[: max(TEXTS[part], QUESTIONS[part])]
 
 
 def _questions(pieces: list[tuple[str, str]], *, kind: str) -> list[dict[str, Any]]:

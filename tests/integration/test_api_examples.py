@@ -8,8 +8,10 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from app.api.compatibility import operations
-from app.api.examples import JOB, SCORING, example_of
+from app.api.examples import JOB, SCORING, STUDY, example_of
+from app.client.calls import job_path
 from tests.fixtures.left_behind import leave_behind
+from tests.integration.test_api_studies import push_named, study
 
 
 @pytest.fixture
@@ -18,10 +20,12 @@ def live(api):
     key = api.services.keys.create(
         name="examples", scopes=("admin",), reads=[api.user], writes=[api.user], unlimited=True
     )
+    push_named(api)
     found = {}
     for path, body, example in (
         ("/merges", api.recipe(target={"repo": f"{api.user}/first"}), JOB),
         ("/scores", {name: value for name, value in api.recipe().items() if name != "target"}, SCORING),
+        ("/studies", study(api), STUDY),
     ):
         job = api.call("POST", path, key=key, json=body).json()
         found[example] = job["id"]
@@ -39,7 +43,7 @@ def prepared(api, key: str, found: dict[str, str], *, ended: bool) -> None:
         leave_behind(api, job_id)
     if ended:
         for job_id in found.values():
-            api.call("POST", f"/{'scores' if job_id.startswith('scr_') else 'merges'}/{job_id}/cancel", key=key)
+            api.call("POST", f"{job_path(job_id)}/cancel", key=key)
 
 
 def test_every_example_is_answered_as_described(live):

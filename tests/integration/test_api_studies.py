@@ -26,7 +26,13 @@ def study(api: Api, **changes) -> dict:
 
 @pytest.fixture
 def sets(api: Api) -> Api:
-    """The API with a second expert and a data set of two task files."""
+    """The API with what a study names."""
+    push_named(api)
+    return api
+
+
+def push_named(api: Api) -> None:
+    """A second expert, and a data set of two task files."""
     from tests.fixtures.checkpoints import checkpoint
 
     api.push("second", checkpoint(shards=2, seed=7))
@@ -36,7 +42,6 @@ def sets(api: Api) -> Api:
     for name in ("fin", "cal"):
         data = LINES.replace(b'"a"', json.dumps(name).encode())
         hub.upload_file(path_or_fileobj=data, path_in_repo=f"{name}.jsonl", repo_id=repo, repo_type="dataset")
-    return api
 
 
 def test_a_study_is_a_job_of_its_own_kind(sets):
