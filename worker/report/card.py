@@ -6,7 +6,9 @@ from typing import Any
 
 from worker.pipeline.task import Task
 from worker.report import licence, markup
-from worker.report.schema import Merge, Module, Report, Selection, Source
+from worker.report.measured import chapter
+from worker.report.model_index import measured, model_index
+from worker.report.schema import Module, Report, Selection, Source
 from worker.report.verdict import NO_EVALUATION, count, strength
 
 PIPELINES = {
@@ -21,6 +23,7 @@ RECONSTRUCTION = (
     "are not public: the choices made here are the parameters in the recipe, and the paper's figures are not claimed "
     "for this model."
 )
+MEASURED = "What was measured holds for the tasks above; other abilities were not looked at."
 CONTROL = (
     "Scores are made from weights alone. Whether moving the chosen tensors was better than moving all of them a "
     "little (uniform interpolation) can only be told by measuring both."
@@ -37,16 +40,17 @@ def build_card(
     """
     told = Report.model_validate(report)
     parts = [
-        f"---\n{markup.yaml(_front_matter(task, config=config))}\n---",
+        f"---\n{markup.yaml(_front_matter(task, told, config=config))}\n---",
         f"# {markup.text(task.merging.target.repo.partition('/')[2])}",
         markup.text(told.verdict),
         *([_restored(task, told.selection)] if told.selection.scored else []),
         *_pictures(figures, places=(0, 1)),
+        *chapter(told.evaluation),
         _parents(task, told.inputs),
         *(["## The scores behind it", *_pictures(figures, places=(1, len(figures)))] if len(figures) > 1 else []),
         f"## Recipe\n\n{markup.fenced(json.dumps(told.recipe, indent=2, ensure_ascii=False), language='json')}",
-        _limits(task, told.merge, warnings=told.warnings),
-        _reproduce(),
+        _limits(task, told),
+        _reproduce(task),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -56,11 +60,13 @@ def _pictures(figures: Mapping[str, str], *, places: tuple[int, int]) -> list[st
     return [f"![{markup.text(words)}]({path})" for path, words in list(figures.items())[slice(*places)]]
 
 
-def _front_matter(task: Task, *, config: Mapping[str, Any]) -> dict[str, Any]:
+def _front_matter(task: Task, told: Report, *, config: Mapping[str, Any]) -> dict[str, Any]:
     parents = list(dict.fromkeys(source.repo for source in task.inputs))
     method = task.method.method_name()
     tags = ["merge", "spear-merge", method.replace("_", "-"), *(["spear-mm"] if method == "spear" else [])]
     pipeline = _pipeline(config)
+    name = task.merging.target.repo.partition("/")[2]
+    index = model_index(told, name=name, pipeline=pipeline or "text-generation")
     return {
         "base_model": parents,
         "base_model_relation": "merge",
@@ -68,6 +74,7 @@ def _front_matter(task: Task, *, config: Mapping[str, Any]) -> dict[str, Any]:
         **({"pipeline_tag": pipeline} if pipeline else {}),
         **licence.fields(task.inputs),
         "tags": tags,
+        **({"model-index": index} if index else {}),
     }
 
 
@@ -129,21 +136,26 @@ def _role(number: int, source: Source, *, alone: bool) -> str:
     return f"{name} (LoRA adapter, applied to the base)" if source.adapter else name
 
 
-def _limits(task: Task, merge: Merge, *, warnings: tuple[str, ...]) -> str:
-    known = [NO_EVALUATION]
+def _limits(task: Task, told: Report) -> str:
+    known = [] if measured(told.evaluation) else [NO_EVALUATION]
     if task.method.method_name() == "spear":
-        known += [RECONSTRUCTION, CONTROL]
-    known += [markup.text(merge.statement)] if merge.statement else []
-    known += [f"Warning: {markup.text(warning)}" for warning in warnings]
-    return "## Limits\n\n" + "\n".join(f"- {line}" for line in known)
+        known += [RECONSTRUCTION, *([] if _controlled(told) else [CONTROL])]
+    known += [markup.text(told.merge.statement)] if told.merge.statement else []
+    known += [f"Warning: {markup.text(warning)}" for warning in told.warnings]
+    return "## Limits\n\n" + "\n".join(f"- {line}" for line in known or [MEASURED])
 
 
-def _reproduce() -> str:
+def _controlled(told: Report) -> bool:
+    """Whether the controls were measured beside it."""
+    return any(point.kind == "control" for point in (told.evaluation.points if told.evaluation else ()))
+
+
+def _reproduce(task: Task) -> str:
     return (
         "## Reproduce\n\n"
         "`merge_manifest.json` names the pinned inputs with the digests of all their files, what was done to every "
-        "tensor, the engine's versions and the digest of every published file. Put the commits above into the "
-        "recipe's `revision` fields, write it to `recipe.json` with a target of your own, and run\n\n"
-        f"{markup.fenced('spear submit recipe.json --wait', language='bash')}\n\n"
+        "tensor, the engine's versions and the digest of every published file. This makes it again from those inputs "
+        "and compares the digests:\n\n"
+        f"{markup.fenced(f'spear reproduce {task.merging.target.repo}', language='bash')}\n\n"
         "`report.json` holds every score."
     )

@@ -7,7 +7,9 @@ from worker.report.canvas import save, stripped, style
 from worker.report.grids import component_figure, score_figure
 from worker.report.plots import change_figure, spectra_figure
 from worker.report.schema import Report
+from worker.report.tradeoff import tradeoff_figure, tradeoff_words
 
+TRADEOFF = "figures/tradeoff.png"
 SCORES = "figures/scores.png"
 COMPONENTS = "figures/components.png"
 CHANGE = "figures/change.png"
@@ -20,7 +22,10 @@ def draw(report: dict[str, Any], *, folder: Path) -> dict[str, str]:
     Fonts, sizes and palette are fixed and there is no metadata, so equal reports give equal files.
     """
     told = Report.model_validate(report)
-    makers = {SCORES: score_figure, COMPONENTS: component_figure, CHANGE: change_figure, SPECTRA: spectra_figure}
+    makers = {
+        TRADEOFF: tradeoff_figure, SCORES: score_figure, COMPONENTS: component_figure, CHANGE: change_figure,
+        SPECTRA: spectra_figure,
+    }  # fmt: skip
     words = {path: text for path, text in _words(told).items() if text}
     with style():
         for path in words:
@@ -35,6 +40,7 @@ def _words(told: Report) -> dict[str, str]:
     middle = f"; half of the changed tensors moved less than {bins.median:.2g}" if bins.median else ""
     shown = ", ".join(stripped(one.name) for one in told.spectra)
     return {
+        TRADEOFF: tradeoff_words(told),
         SCORES: f"Heatmap of scores by layer and module; restored tensors are framed: {rows}" if grid else "",
         COMPONENTS: "Heatmaps of SNR, SWCI and SVDR by layer and module, restored tensors framed" if grid else "",
         CHANGE: f"Histogram of the tensors' relative change, restored ones apart{middle}" if bins.edges else "",

@@ -25,6 +25,19 @@ KNOWN = frozenset(
 """The Hub's licence identifiers: it refuses a commit whose card names any other outside of `license_name`."""
 
 
+NON_COMMERCIAL = "may not be used commercially"
+NO_DERIVATIVES = "does not allow changed versions to be passed on, and a merge is one"
+SHARE_ALIKE = "asks for the same licence on whatever is made of it"
+RESEARCH = "is for research only"
+TERMS: dict[str, str] = {
+    **{name: SHARE_ALIKE for name in KNOWN if name.startswith(("cc-by-sa", "gpl", "agpl", "odbl"))},
+    **{name: NON_COMMERCIAL for name in KNOWN if name.startswith("cc-by-nc")},
+    **{name: NO_DERIVATIVES for name in KNOWN if "-nd-" in name},
+    **{name: RESEARCH for name in KNOWN if "research" in name or name in ("apple-amlr", "deepfloyd-if-license")},
+}
+"""What a licence asks for that others do not, as far as its identifier tells; its text counts, not this table."""
+
+
 def fields(inputs: Sequence[Input]) -> dict[str, str]:
     """The card's licence fields: the parents' where they agree, `other` with a name where they do not."""
     stated = _stated(inputs)
@@ -45,12 +58,34 @@ def statement(inputs: Sequence[Input]) -> str:
         return "None of the parents states a licence. Ask their authors before you use or pass on this model."
     if len(stated) > 1:
         claims = "; ".join(f"{markup.code(s.repo)}: {markup.text(s.license)}" for s in inputs if s.license)
-        return f"**The parents' licences differ** ({claims}). A merge has to honour all of them."
+        return f"**The parents' licences differ** ({claims}). A merge has to honour all of them.{_terms(inputs)}"
     carried = f"Carried over from the parents: {markup.text(stated[0])}."
     if silent:
         names = ", ".join(markup.code(source.repo) for source in silent)
         carried += f" {names} states no licence: check with its author."
-    return carried
+    return carried + _terms(inputs)
+
+
+def conflicts(inputs: Sequence[Input]) -> list[str]:
+    """What the parents' licences ask for that cannot be had together, or not at all, by their identifiers."""
+    stated = _stated(inputs)
+    terms = {name: TERMS[name] for name in stated if name in TERMS}
+    found = [f"{name} {words}" for name, words in terms.items() if words == NO_DERIVATIVES]
+    alike = [name for name, words in terms.items() if words == SHARE_ALIKE]
+    limiting = [name for name, words in terms.items() if words in (NON_COMMERCIAL, RESEARCH)]
+    if len(alike) > 1:
+        found.append(f"{' and '.join(alike)} each ask for themselves on whatever is made of them")
+    found += [f"{one} asks for itself on whatever is made of it, and {other} adds limits to that"
+              for one in alike for other in limiting]  # fmt: skip
+    return found
+
+
+def _terms(inputs: Sequence[Input]) -> str:
+    """What to look at in the parents' licences, and where they cannot be honoured together."""
+    known = [f"{name} {TERMS[name]}" for name in _stated(inputs) if name in TERMS]
+    told = f" Note: {'; '.join(known)}." if known else ""
+    clash = conflicts(inputs)
+    return told + (f" **These cannot all be honoured: {'; '.join(clash)}.** Ask the authors." if clash else "")
 
 
 def _stated(inputs: Sequence[Input]) -> list[str]:

@@ -33,15 +33,45 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
 
 
+def bullets(lines: Iterable[str]) -> str:
+    """Plain lines as a list."""
+    return "\n".join(f"- {text(line)}" for line in lines)
+
+
 def yaml(fields: Mapping[str, Any]) -> str:
-    """A flat mapping of strings and lists of strings as block YAML; every value is quoted."""
+    """Mappings, lists, strings, whole numbers, truths and floats as block YAML; every string value is quoted.
+
+    Keys are ours, and plain. Floats are written with a point and without an exponent: YAML 1.1 takes `1e-05` for text.
+    """
+    return "\n".join(_mapping(fields))
+
+
+def _mapping(fields: Mapping[str, Any]) -> list[str]:
     lines = []
     for key, value in fields.items():
-        if isinstance(value, str):
-            lines.append(f"{key}: {_quoted(value)}")
+        if isinstance(value, Mapping):
+            lines += [f"{key}:", *(f"  {line}" for line in _mapping(value))]
+        elif isinstance(value, list | tuple):
+            lines += [f"{key}:", *(line for item in value for line in _item(item))]
         else:
-            lines += [f"{key}:", *(f"- {_quoted(item)}" for item in value)]
-    return "\n".join(lines)
+            lines.append(f"{key}: {_scalar(value)}")
+    return lines
+
+
+def _item(value: Any) -> list[str]:
+    """One entry of a list; a mapping's first line stands beside the dash."""
+    if not isinstance(value, Mapping):
+        return [f"- {_scalar(value)}"]
+    first, *rest = _mapping(value)
+    return [f"- {first}", *(f"  {line}" for line in rest)]
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return f"{value:.6f}"
+    return str(value) if isinstance(value, int) else _quoted(str(value))
 
 
 def _quoted(value: str) -> str:
