@@ -105,6 +105,8 @@ def _close(job: dict[str, Any], *, found: Measured, api: str, seconds: float) ->
         f"\nThe service is stopped. To look at the job, start it again and ask for the address below:\n"
         f"    {_shown(service.SPEAR)} up --local-hub --data-dir {_shown(service.DATA)} --port {port}\n"
         f"    SPEAR_API_URL={api} SPEAR_API_KEY=<the key it prints> {_shown(service.SPEAR)} show {job['id']}\n"
+        f"    SPEAR_HUB_ENDPOINT=<the Hub it prints> SPEAR_HUB_TOKEN_FILE={_shown(service.DATA / 'hub-token')} "
+        f"{_shown(service.SPEAR)} reproduce {RESTORED_REPO}\n"
         f"The published repository with its model card is in {_shown(RESTORED)}. All this took {seconds:.0f} s.\n"
     )
     address = f"{api}/merges/{job['id']}"
