@@ -4,6 +4,7 @@ from typing import Any
 
 JOB = "mrg_01jdz8k3n4q5r6s7t8v9w0x1y2"
 SCORING = "scr_01jdz8k3n4q5r6s7t8v9w0x1y2"
+EVALUATION = "evl_01jdz8k3n4q5r6s7t8v9w0x1y2"
 STUDY = "std_01jdz8k3n4q5r6s7t8v9w0x1y2"
 
 _RECIPE: dict[str, Any] = {
@@ -42,11 +43,16 @@ _STUDY: dict[str, Any] = {
         "calibration": {"domain": [{"name": "finance-calibration", "path": "cal.jsonl", **_TASK}]},
     },
 }  # fmt: skip
+_EVALUATION: dict[str, Any] = {
+    "models": [{"repo": "org/adapted"}], "base": {"repo": "org/base"}, "experts": [{"repo": "org/adapted"}],
+    "evaluation": {"domain": [{"name": "finance", "path": "fin.jsonl", **_TASK}], "limit": 200},
+}  # fmt: skip
 
 BODIES: dict[str, dict[str, Any]] = {
     "submit_merge": _MERGES,
     "plan_merge": _MERGES,
     "submit_scoring": {"pair": {"summary": "Score a pair", "value": _PAIR}},
+    "submit_evaluation": {"model": {"summary": "Measure a model beside its parents", "value": _EVALUATION}},
     "submit_study": {"pair": {"summary": "Two experts, each alone and together", "value": _STUDY}},
     "create_key": {
         "platform": {
@@ -74,6 +80,8 @@ def example_of(operation: str, parameter: str) -> Any:
     """An example of a parameter, or None."""
     if parameter == "job_id" and "scoring" in operation:
         return SCORING
+    if parameter == "job_id" and "evaluation" in operation:
+        return EVALUATION
     if parameter == "job_id" and "stud" in operation:
         return STUDY
     return PARAMETERS.get(parameter)

@@ -38,6 +38,8 @@ MATRIX: dict[str, dict[str, int]] = {
     "GET /merges/{job_id}/scores": SEEN,
     "GET /merges/{job_id}/report": SEEN,
     "GET /merges/{job_id}/spectra": SEEN,
+    "GET /merges/{job_id}/sheets": SEEN,
+    "GET /merges/{job_id}/export": SEEN,
     "GET /merges/{job_id}/deliveries": SEEN,
     # the job has no webhook, so there is nothing to send again
     "POST /merges/{job_id}/deliveries/{number}/redeliver": cells(read=403, write=404, other=404, admin=404),
@@ -50,6 +52,15 @@ MATRIX: dict[str, dict[str, int]] = {
     "GET /scores/{job_id}/scores": SEEN,
     "GET /scores/{job_id}/report": SEEN,
     "GET /scores/{job_id}/spectra": SEEN,
+    "POST /evaluations": GRANTED,
+    "GET /evaluations": LISTED,
+    "GET /evaluations/{job_id}": SEEN,
+    "POST /evaluations/{job_id}/cancel": CHANGED,
+    "POST /evaluations/{job_id}/retry": RETRIED,
+    "GET /evaluations/{job_id}/events": SEEN,
+    "GET /evaluations/{job_id}/scores": SEEN,
+    "GET /evaluations/{job_id}/report": SEEN,
+    "GET /evaluations/{job_id}/sheets": SEEN,
     "POST /studies": GRANTED,
     "GET /studies": LISTED,
     "GET /studies/{job_id}": SEEN,
@@ -104,12 +115,15 @@ class Stage:
         self.api = api
         self.count = 0
         push_named(api)
-        self.fixed = {folder: self.new(folder) for folder in ("/merges", "/scores", "/studies")}
+        self.fixed = {folder: self.new(folder) for folder in ("/merges", "/scores", "/evaluations", "/studies")}
 
     def recipe(self, folder: str) -> dict:
         self.count += 1
         if folder == "/studies":
             return study(self.api)
+        if folder == "/evaluations":
+            tasks = {"domain": study(self.api)["evaluation"]["domain"]}
+            return {"models": [{"repo": f"{self.api.user}/base"}], "evaluation": tasks}
         whole = self.api.recipe(target={"repo": f"{self.api.user}/target-{self.count}"})
         return whole if folder == "/merges" else {name: whole[name] for name in ("base", "experts", "method")}
 

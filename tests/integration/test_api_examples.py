@@ -8,7 +8,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from app.api.compatibility import operations
-from app.api.examples import JOB, SCORING, STUDY, example_of
+from app.api.examples import EVALUATION, JOB, SCORING, STUDY, example_of
 from app.client.calls import job_path
 from tests.fixtures.left_behind import leave_behind
 from tests.integration.test_api_studies import push_named, study
@@ -22,10 +22,13 @@ def live(api):
     )
     push_named(api)
     found = {}
+    tasks = {"domain": study(api)["evaluation"]["domain"]}
+    measuring = {"models": [{"repo": f"{api.user}/base"}], "evaluation": tasks}
     for path, body, example in (
         ("/merges", api.recipe(target={"repo": f"{api.user}/first"}), JOB),
         ("/scores", {name: value for name, value in api.recipe().items() if name != "target"}, SCORING),
         ("/studies", study(api), STUDY),
+        ("/evaluations", measuring, EVALUATION),
     ):
         job = api.call("POST", path, key=key, json=body).json()
         found[example] = job["id"]
