@@ -29,7 +29,7 @@ def add_export_route(router: APIRouter, kind: Kind, *, name: str) -> None:
 
     @router.get("/{job_id}/export", operation_id=f"export_{name}", responses=_FILES, response_class=Response)
     def get_export(*, job_id: str, services: Uses, caller: Reader, format: Format = "csv") -> Response:  # noqa: A002
-        """Every merge and task as CSV or Parquet, or all tables and pictures as one HTML page."""
+        """A study's merges and tasks, or the points of a merge's trade-off: CSV, Parquet, or one HTML page."""
         made = services.store.document(caller, job_id, "exports", kind=kind)
         if made is None or format not in made:
             raise SpearError(Code.NOT_FOUND, f"job {job_id} has nothing to export yet", job=job_id)

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from app.api.auth import Writer
 from app.api.deliveries import add_delivery_routes
+from app.api.exports import add_export_route
 from app.api.jobs import accepted, add_job_routes
 from app.api.problems import RESPONSES
 from app.api.services import Uses
@@ -56,3 +57,4 @@ add_job_routes(router, Kind.MERGE, parse=parse_recipe)
 add_spectrum_route(router, Kind.MERGE)
 add_sheet_route(router, Kind.MERGE)
 add_delivery_routes(router, Kind.MERGE)
+add_export_route(router, Kind.MERGE, name="merge")

@@ -305,3 +305,26 @@ def test_a_frontier_is_a_table(tmp_path):
     head, row = to_csv(frontier_table([point])).decode().splitlines()
     assert head.startswith("kind,name,label,on,seed,share,retention,")
     assert row == "control,uniform,t 0.5,held_out,,1.0,0.5,0.4,,0.5,0.4,"
+
+
+def test_the_frontier_of_a_merge_is_exported(tmp_path):
+    import base64
+    import json
+
+    from worker.evaluation.studies.frontier import write_frontier
+
+    report = {"job": {"id": "mrg_x"}, "verdict": "a < b", "evaluation": None}
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    assert not write_frontier(tmp_path, output=tmp_path)
+    share = {"value": 0.5, "low": 0.4, "high": 0.6}
+    points = [{"kind": kind, "name": "uniform", "label": f"<{kind}>", "on": "held_out", "seed": seed, "share": 0.5,
+               "settings": {}, "retention": share, "gain_kept": share}
+              for kind, seed in (("control", None), ("chosen", 3))]  # fmt: skip
+    (tmp_path / "report.json").write_text(json.dumps(report | {"evaluation": {"points": points}}))
+    assert write_frontier(tmp_path, output=tmp_path)
+    made = json.loads((tmp_path / "exports.json").read_text())
+    page = base64.b64decode(made["html"]["base64"]).decode()
+    assert "&lt;control&gt;" in page
+    assert "a &lt; b" in page
+    assert base64.b64decode(made["parquet"]["base64"])[:4] == b"PAR1"
+    assert len(base64.b64decode(made["csv"]["base64"]).splitlines()) == 3

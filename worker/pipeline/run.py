@@ -63,7 +63,7 @@ def run(task: Task, reporter: Reporter) -> dict[str, Any]:
     warnings += gate_warnings(evaluated)
     shown = restored_spectra(task, selection.rows) if selection else {}
     shutil.rmtree(task.output / "figures", ignore_errors=True)
-    return write(
+    summary = write(
         task,
         rows=selection.rows if selection else (),
         selection=selection.shares if selection else {},
@@ -77,6 +77,11 @@ def run(task: Task, reporter: Reporter) -> dict[str, Any]:
         digests={file.name: (file.nbytes, file.sha256) for file in verification.files},
         warnings=[*(scores.warnings if scores else ()), *(selection.warnings if selection else ()), *warnings],
     )
+    if evaluated and evaluated.points:
+        from worker.evaluation.studies.frontier import write_frontier  # noqa: PLC0415  (slow to import)
+
+        write_frontier(task.work_dir, output=task.output)
+    return summary
 
 
 def _restoration(task: Task, reporter: Reporter) -> tuple[Scores | None, Selection | None]:

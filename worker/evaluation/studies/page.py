@@ -8,7 +8,7 @@ from pathlib import Path
 from worker.evaluation.bootstrap import Estimate
 from worker.evaluation.studies.schema import Outcome, Study
 
-_STYLE = """
+STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1f2328;max-width:72rem;margin:2rem auto;padding:0 1rem}
 table{border-collapse:collapse;margin:1rem 0;font-variant-numeric:tabular-nums}
 th,td{border-bottom:1px solid #d8dee4;padding:.25rem .6rem;text-align:left}
@@ -27,7 +27,7 @@ def page(report: Study, *, pictures: Path) -> bytes:
         "<h2>All merges</h2>", _cells(report),
     ]  # fmt: skip
     head = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Study {escape(report.job["id"])}</title>'
-    return f"{head}<style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n".encode()
+    return f"{head}<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n".encode()
 
 
 def _pictures(report: Study, folder: Path) -> str:
@@ -43,7 +43,7 @@ def _outcomes(report: Study) -> str:
     head = ("stage", "experts", "method", "settings", "Macro-Gain", "Macro-OG", "over data sets: Gain", "OG",
             "on calibration", "best of sweep", "spread", "emerged", "lost")  # fmt: skip
     kind = report.main_kind
-    return _table(head, (
+    return table(head, (
         (
             one.stage, " + ".join(one.experts), one.method, _settings(one.settings),
             _shown(one.macro[kind].gain), _shown(one.macro[kind].og),
@@ -56,7 +56,7 @@ def _outcomes(report: Study) -> str:
 
 def _domains(report: Study) -> str:
     names = list(dict.fromkeys(name for one in report.outcomes for name in one.domains))
-    return _table(("experts", "method", *names), (
+    return table(("experts", "method", *names), (
         (" + ".join(one.experts), one.method, *(_domain(one, name) for name in names)) for one in report.outcomes
     ))  # fmt: skip
 
@@ -66,7 +66,7 @@ def _domain(one: Outcome, name: str) -> str:
 
 
 def _shares(report: Study) -> str:
-    return _table(("merge", "method", "expert", "domain", "share kept"), (
+    return table(("merge", "method", "expert", "domain", "share kept"), (
         (" + ".join(one.experts), one.method, share.expert, share.domain, _shown(share.share))
         for one in report.outcomes for share in one.shares
     ))  # fmt: skip
@@ -74,15 +74,15 @@ def _shares(report: Study) -> str:
 
 def _models(report: Study) -> str:
     tasks = [row.task for row in report.tasks if row.on == "held_out"]
-    return _table(("model", "commit", "norm of task vector", *tasks), (
+    return table(("model", "commit", "norm of task vector", *tasks), (
         (model.repo, model.commit[:12], model.norm, *(_shown(model.scores[task]) for task in tasks))
         for model in report.models
     ))  # fmt: skip
 
 
 def _similarity(report: Study) -> str:
-    pairs = _table(("one", "other", "L2", "cosine"), ((*pair.experts, pair.l2, pair.cosine) for pair in report.pairs))
-    ranks = _table(("method", "similarity", "against", "Spearman's rho", "p", "n"), (
+    pairs = table(("one", "other", "L2", "cosine"), ((*pair.experts, pair.l2, pair.cosine) for pair in report.pairs))
+    ranks = table(("method", "similarity", "against", "Spearman's rho", "p", "n"), (
         (one.method, one.similarity, one.against, one.rank.rho, one.rank.p, one.rank.n) for one in report.correlations
     ))  # fmt: skip
     return pairs + ranks
@@ -90,7 +90,7 @@ def _similarity(report: Study) -> str:
 
 def _cells(report: Study) -> str:
     kind = report.main_kind
-    return _table(("stage", "experts", "method", "settings", "Macro-Gain", "Macro-OG", "emerged", "lost"), (
+    return table(("stage", "experts", "method", "settings", "Macro-Gain", "Macro-OG", "emerged", "lost"), (
         (row.stage, " + ".join(row.experts), row.method, _settings(row.settings), row.macro_gain.get(kind),
          row.macro_og.get(kind), row.emerged, row.lost)
         for row in report.cells
@@ -108,7 +108,8 @@ def _shown(figure: Estimate) -> str:
     return f"{figure.value:+.4f}{interval}"
 
 
-def _table(head: Sequence[str], rows: Iterable[Row]) -> str:
+def table(head: Sequence[str], rows: Iterable[Row]) -> str:
+    """An HTML table; everything in it is escaped."""
     titles = "".join(f"<th>{escape(name)}</th>" for name in head)
     body = "".join(f"<tr>{''.join(map(_field, row))}</tr>" for row in rows)
     return f'<div class="wide"><table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table></div>'

@@ -22,10 +22,10 @@ def write(report: Study, *, folder: Path) -> Study:
     table = study_table(whole)
     made = {"csv": to_csv(table), "parquet": to_parquet(table), "html": page(whole, pictures=pictures)}
     (folder / "report.json").write_bytes(canonical(whole.model_dump(mode="json")))
-    (folder / "exports.json").write_bytes(canonical({name: _document(name, data) for name, data in made.items()}))
+    (folder / "exports.json").write_bytes(canonical({name: document(name, data) for name, data in made.items()}))
     return whole
 
 
-def _document(name: str, data: bytes) -> dict[str, Any]:
+def document(name: str, data: bytes) -> dict[str, Any]:
     """As it is kept: a JSON document."""
     return {"media_type": MEDIA[name], "base64": b64encode(data).decode()}
