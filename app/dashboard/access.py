@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from fastapi import Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -95,11 +95,13 @@ def count_stranger(request: Request, services: Services) -> None:
 
 
 def _to_sign_in(request: Request) -> Response:
-    wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    if request.headers.get("hx-request") == "true":  # a part of a page that is open: the whole page goes
-        return Response(status_code=401, headers=HEADERS | {"HX-Redirect": "/sign-in"})
-    query = "" if wanted == "/" else "?" + urlencode({"next": wanted})
-    return RedirectResponse("/sign-in" + query, 303, HEADERS)
+    is_part = request.headers.get("hx-request") == "true"
+    here = urlsplit(request.headers.get("hx-current-url", "/") if is_part else str(request.url))
+    wanted = here.path + (f"?{here.query}" if here.query else "")
+    where = "/sign-in" + ("" if wanted == "/" else "?" + urlencode({"next": wanted}))
+    if is_part:  # the whole page that is open goes
+        return Response(status_code=401, headers=HEADERS | {"HX-Redirect": where})
+    return RedirectResponse(where, 303, HEADERS)
 
 
 

@@ -69,7 +69,7 @@ def _answer(right: bool, parents: Sequence[bool]) -> Answer:
 
 def _worst(items: Sequence[Any], values: Mapping[str, Sequence[float]], *, base: str | None,
            sign: float) -> list[Lost]:  # fmt: skip
-    if base not in values or RESULT not in values:
+    if base is None or not {base, RESULT} <= values.keys():
         return []
     found = [
         Lost(item=str(item), values=[one[i] for one in values.values()],

@@ -27,8 +27,8 @@ class Fact:
 
 
 def parents_of(job: JobView) -> str:
-    """From what the job starts: its base and experts, by their names alone."""
-    experts = [one.get("repo", "") for one in job.recipe.get("experts") or ()]
+    """From what the job starts: its base and experts, or the models it looks at, by their names alone."""
+    experts = [one.get("repo", "") for name in ("experts", "models") for one in job.recipe.get(name) or ()]
     base = (job.recipe.get("base") or {}).get("repo")
     return " + ".join(repo for repo in (base, *experts) if repo) or job.kind
 

@@ -169,8 +169,8 @@ def test_sessions_end_with_their_key(api):
     assert http.get("/").status_code == 200
     api.services.keys.revoke_one(made.id)
     assert http.get("/").status_code == 303
-    part = http.get("/jobs", headers={"HX-Request": "true"})
-    assert (part.status_code, part.headers["hx-redirect"]) == (401, "/sign-in")
+    part = http.get("/jobs", headers={"HX-Request": "true", "HX-Current-URL": "http://testserver/?status=failed"})
+    assert (part.status_code, part.headers["hx-redirect"]) == (401, "/sign-in?next=%2F%3Fstatus%3Dfailed")
 
 
 def test_cookies_of_another_service_or_too_old_open_nothing(api, monkeypatch):
