@@ -63,5 +63,6 @@ def test_a_process_grows_by_a_few_matrices_only(
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
+    print(f"{told['growth'] / FP32:.2f} times the matrix")
     assert (told["rows"], told["grades"]) == (1, grades)
     assert told["growth"] <= MOST * FP32, f"{told['growth'] / FP32:.2f} times the matrix"
