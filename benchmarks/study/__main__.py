@@ -19,6 +19,7 @@ from huggingface_hub import HfApi
 from app.client import Client
 from benchmarks.evidence.plan import HOME as EVIDENCE
 from benchmarks.study import experts, tasks
+from benchmarks.study.check import differences
 
 HOME = EVIDENCE.with_name("study")
 KINDS = ("general", *experts.DOMAINS)
@@ -51,7 +52,10 @@ def main() -> None:
         for form in ("csv", "parquet", "html"):
             (HOME / f"study.{form}").write_bytes(client.export(job["id"], format=form))
     print(f"\n{len(report['cells'])} merges in {spent:.0f} s; {report['verdict']}")
+    differing = differences(report, sheets)
+    print("\n".join(differing) or "an independent script finds the same figures")
     print(f"kept in {HOME}")
+    sys.exit(1 if differing else 0)
 
 
 def push(models: dict[str, Path], ready: dict[str, str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from app.cli import app as spear
+from benchmarks.study.check import differences
 from tests.fixtures.models import SENTENCES, make_checkpoint
 
 QUESTIONS = [
@@ -95,8 +96,9 @@ def test_a_study_ends_in_tables_exports_and_the_named_merge(service, repos, comm
         assert {row["key"] for row in rows} == {row["key"] for row in report["cells"]}
         assert client.export(job["id"], format="parquet")[:4] == b"PAR1"
         assert b"data:image/png" in client.export(job["id"], format="html")
-        answers = client._json(_sheets(job["id"], "choices"))  # what the report counted can be counted again
-        assert set(answers["models"]) >= {base, one, two, told["cell"]}
+        answers = {task: client._json(_sheets(job["id"], task)) for task in ("choices", "text")}
+        assert set(answers["choices"]["models"]) >= {base, one, two, told["cell"]}
+        assert differences(report, answers) == []
     shown = command("study", "show", job["id"])
     assert report["verdict"].split(":")[0] in shown.output.replace("\n", " ")
     out = tmp_path / "study.html"

@@ -21,7 +21,7 @@ from worker.evaluation.studies.gains import (
     over_tasks,
     share,
 )
-from worker.evaluation.studies.results import Measured, Results, Row
+from worker.evaluation.studies.results import Results
 from worker.evaluation.studies.similarity import Gram, spearman
 
 
@@ -103,8 +103,8 @@ def _scored(sheet: Sheet, *, seed: int) -> Estimate:
 
 
 def _cell_row(results: Results, cell: Cell) -> schema.CellRow:
-    row = Row(results, cell, of=results.held_out)
-    calibrated = results.calibration and Row(results, cell, of=results.calibration).macro_gain
+    row = results.row(cell, of=results.held_out)
+    calibrated = results.calibration and results.row(cell, of=results.calibration).macro_gain
     return schema.CellRow(
         key=cell.key, stage=cell.stage, experts=_repos(results, cell), method=cell.method,
         settings=dict(cell.settings), scores=row.scores, gain=row.gain, og=row.og, macro_gain=row.macro_gain,
@@ -118,7 +118,7 @@ def _outcome(results: Results, cell: Cell, *, seed: int) -> schema.Outcome:
     siblings = places(results.study.cells())[cell.place]
     merit = results.merit(siblings, of=held)
     by_task = {about.task: margins(results.setup(cell, about.task, of=held), seed=seed) for about in held.tasks}
-    row = Row(results, cell, of=held)
+    row = results.row(cell, of=held)
     calibrated = results.calibration and results.merit([cell], of=results.calibration)[cell.key]
     names = [results.study.base.repo, *(expert.repo for expert in results.study.experts)]
     return schema.Outcome(
@@ -252,6 +252,3 @@ def _bits(sheet: Sheet) -> str:
 
 def _repos(results: Results, cell: Cell) -> tuple[str, ...]:
     return tuple(results.study.experts[number].repo for number in cell.experts)
-
-
-__all__ = ["Measured", "build", "chosen_cells", "verdict"]

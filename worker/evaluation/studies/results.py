@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from app.recipes.study import Cell, Study
 from worker.evaluation.bootstrap import Floats
@@ -37,6 +37,14 @@ class Results:
     study: Study
     held_out: Measured
     calibration: Measured | None
+    _rows: "dict[tuple[int, str], Row]" = field(default_factory=dict, repr=False, compare=False)
+
+    def row(self, cell: Cell, *, of: Measured) -> "Row":
+        """The plain figures of one merge, worked out once."""
+        key = (id(of), cell.key)
+        if key not in self._rows:
+            self._rows[key] = Row(self, cell, of=of)
+        return self._rows[key]
 
     @property
     def main_kind(self) -> Kind:
@@ -52,7 +60,7 @@ class Results:
     def merit(self, cells: Sequence[Cell], *, of: Measured) -> dict[str, float]:
         """Macro-Gain over the tasks of the main kind (of the commoner where there are none), by the cells' keys."""
         kind = _commoner([about.kind for about in of.tasks], among={self.main_kind})
-        return {cell.key: Row(self, cell, of=of).macro_gain[kind] for cell in cells}
+        return {cell.key: self.row(cell, of=of).macro_gain[kind] for cell in cells}
 
     def _reference(self, cell: Cell, task: str, *, of: Measured) -> list[Sheet]:
         wanted = self.study.gain_reference
