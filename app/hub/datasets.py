@@ -38,10 +38,20 @@ def data_files(pin: Pin, *, card: bytes, config: str | None, task: str) -> tuple
         names = ", ".join(str(one.get("config_name")) for one in configs[:10]) or "none"
         message = f"{task}: {pin.repo} has no configuration {config}; its card names: {names}"
         raise SpearError(Code.TASK_UNSUPPORTED, message, task=task, repo=pin.repo, config=config)
+    _refuse_elsewhere(chosen, pin=pin, task=task)
     patterns = [pattern for one in chosen for pattern in _patterns(one)]
     files = [file for file in plain if not patterns or any(pattern.fullmatch(file.path) for pattern in patterns)]
     readme = pin.file(CARD)
     return (*files, readme) if readme else tuple(files)
+
+
+def _refuse_elsewhere(configs: Sequence[Mapping[str, Any]], *, pin: Pin, task: str) -> None:
+    """What the card names is read by its own name: it must lie in the repository."""
+    for config in configs:
+        for path in (*_paths(config.get("data_files")), str(config.get("data_dir") or "")):
+            if path.startswith(("/", "~")) or "://" in path or "::" in path or ".." in path.split("/"):
+                message = f"{task}: the card of {pin.repo} names data outside of it: {path[:200]!r}"
+                raise SpearError(Code.TASK_UNSUPPORTED, message, task=task, repo=pin.repo)
 
 
 def _configs(card: bytes) -> list[dict[str, Any]]:

@@ -123,7 +123,10 @@ class Evaluation(TaskSet):
     @model_validator(mode="after")
     def _calibration_apart(self) -> Self:
         """What a choice was made on shows nothing about it."""
+        labels = {task.label for task in self.tasks}
         for task in self.calibration.tasks if self.calibration else ():
+            if task.label in labels and isinstance(task, FileTask):
+                raise ValueError(f"calibration task {task.label} has the name of a task to report on: rename it")
             if source(task) in {source(other) for other in self.tasks}:
                 raise ValueError(f"calibration task {task.label} is one of the tasks to report on: keep them apart")
         return self

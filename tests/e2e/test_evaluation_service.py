@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.models import SENTENCES
-from tests.fixtures.service import Service
+from tests.fixtures.service import Service, start_service, stop_service
 
 CHOICES = [{"question": "Revenue rose by", "choices": [" 12 %", " the lazy dog"], "answer": 0},
            {"question": "The quick brown", "choices": [" row", " fox"], "answer": 1}]  # fmt: skip
@@ -152,6 +152,22 @@ def test_an_evaluation_can_be_cancelled_while_it_asks(service, pair, sets):
         service.wait(job["id"], until=lambda one: one["stage"] in {"preparing", "evaluating"})
         client.cancel(job["id"])
         assert service.wait(job["id"])["status"] in {"cancelled", "succeeded"}
+
+
+def test_a_worker_that_dies_while_it_asks_goes_on_where_it_was(service, pair, sets, tmp_path):
+    """Sheets that were answered are not asked for again; the job publishes once."""
+    point = f"evaluating.step#6@1:{service.user}/struck"
+    other = start_service(service.hub, tmp_path, account=(service.user, service.token), SPEAR_CRASH_AT=point)
+    try:
+        recipe = other.recipe(*pair, "struck", method={"name": "linear"}, evaluation=evaluation(sets))
+        job = other.run(recipe, timeout=150)
+        assert (job["status"], job["attempt"]) == ("succeeded", 2), job["error"]
+        with other.client() as client:
+            asked = client.report(job["id"])["costs"]["items_asked"]
+        assert 0 < asked < 3 * 13
+        assert len(other.commits_of(job)) == 1
+    finally:
+        stop_service(other)
 
 
 def _call(path: str, **params):

@@ -109,6 +109,16 @@ def test_data_that_the_caller_may_not_read_is_refused(sets):
     assert answer.status_code in {403, 422}
 
 
+def test_a_gated_data_set_without_access(api):
+    other, token = api.hub.fresh_user()
+    hub, repo = api.hub.api(token), f"{other}/sets"
+    hub.create_repo(repo, repo_type="dataset", private=False)
+    hub.upload_file(path_or_fileobj=TEXTS, path_in_repo="prose.jsonl", repo_id=repo, repo_type="dataset")
+    hub.update_repo_settings(repo, gated="manual", repo_type="dataset")
+    found = refusal(api, {"general": [prose(api, repo=repo, repo_type="dataset")]})
+    assert found[:3] == (403, "repo_gated", "/evaluation/general/0/repo")
+
+
 def test_files_that_are_not_there(sets):
     api = sets
     found = refusal(api, {"general": [prose(api, path="none.jsonl")]})
@@ -123,6 +133,8 @@ def test_what_is_calibrated_on_is_never_reported_on(sets):
     api = sets
     same = {"general": [prose(api)], "calibration": {"general": [prose(api, name="copy")]}}
     assert refusal(api, same)[1] == "invalid_recipe"
+    named = {"general": [prose(api)], "calibration": {"general": [prose(api, path="other.jsonl")]}}
+    assert "has the name of" in refusal(api, named)[3]
     twin = {"general": [prose(api)], "calibration": {"general": [prose(api, name="twin", path="again.jsonl")]}}
     status, code, pointer, detail = refusal(api, twin)  # another file of the same content
     assert (status, code, pointer) == (422, "invalid_recipe", "/evaluation/calibration")

@@ -12,7 +12,7 @@ from app.hub.adapters import applied_digests
 
 FORMAT = 1
 """Raised whenever the same request would be answered otherwise than before."""
-_ASIDE = ("README", "LICENSE", "NOTICE")
+_ASIDE = ("README", "LICENSE", "NOTICE", "model.safetensors.index.json")
 _LIBRARIES = ("lm-eval", "transformers", "torch")
 
 

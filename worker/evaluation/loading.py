@@ -49,7 +49,7 @@ def load_tokenizer(path: Path, *, repo: str, base: Path) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **_SAFE)
     except (OSError, ValueError, ImportError) as error:
-        message = f"{repo}: transformers cannot load its tokenizer: {_first_line(error)}"
+        message = f"{repo}: transformers cannot load its tokenizer: {_told(error, folder, repo=repo)}"
         raise SpearError(Code.TOKENIZER_UNSUITABLE, message, repo=repo) from error
     if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
         message = f"{repo}: the tokenizer has neither a bos_token nor an eos_token, and one of them is needed"
@@ -71,7 +71,7 @@ def _loaded(path: Path, *, repo: str, base: Path, options: dict[str, Any]) -> tu
             nowhere: Any = None
             loaded = AutoModelForCausalLM.from_pretrained(nowhere, config=config, state_dict=weights, **options)
     except (ValueError, KeyError, OSError, ImportError) as error:
-        message = f"{repo}: transformers cannot load it: {_first_line(error)}"
+        message = f"{repo}: transformers cannot load it: {_told(error, path, base, repo=repo)}"
         raise SpearError(Code.MODEL_UNSUPPORTED, message, repo=repo) from error
     model, found = loaded
     return model, found
@@ -83,5 +83,9 @@ def _applied(path: Path, *, base: Path) -> dict[str, torch.Tensor]:
         return {name: checkpoint.read(name) for name in checkpoint.tensors}
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:300]
+def _told(error: Exception, *folders: Path, repo: str) -> str:
+    """The first line of what the library says, without this machine's folders."""
+    said = str(error).strip().partition("\n")[0]
+    for folder in folders:
+        said = said.replace(str(folder), repo)
+    return said[:300]

@@ -68,7 +68,8 @@ def _registered(task: RegisteredTask, yaml: Path) -> ConfigurableTask:
     except Exception as error:  # whatever lm-eval, its task's code or the data set's reader raise
         if isinstance(error, OSError) and error.errno in FULL:
             raise
-        said = f"{type(error).__name__}: {str(error).strip()[:300]}"
+        words = str(error).strip().replace(f"{Path.cwd()}/", "").replace(f"{yaml.parent}/", "")[:300]
+        said = f"{type(error).__name__}: {words}"
         raise SpearError(Code.TASK_UNSUPPORTED, f"task {task.task} cannot be built: {said}", task=task.task) from error
     if not isinstance(built, ConfigurableTask) or getattr(built, "UNSAFE_CODE", False):
         message = f"task {task.task} runs code of its own and is not offered"

@@ -1,5 +1,6 @@
 """The stage `evaluating`: what base, experts and result do on the recipe's tasks, and whether the gate is passed."""
 
+import gc
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -122,7 +123,11 @@ class Evaluator:
 
         tokenizer = load_tokenizer(subject.path, repo=subject.repo, base=subject.base)
         model = load_model(subject.path, repo=subject.repo, base=subject.base, device=self.device)
-        yield LanguageModel(model, tokenizer, told=told)
+        try:
+            yield LanguageModel(model, tokenizer, told=told)
+        finally:
+            del model
+            gc.collect()  # the next model must not find this one in memory
 
     def check_tokenizers(self) -> None:
         """Raises `SpearError(tokenizer_unsuitable)` for an input whose tokenizer lacks a token that is needed."""
