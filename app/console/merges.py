@@ -9,15 +9,13 @@ from app.client import Client, Job
 from app.console import tables
 from app.console.failures import show_failure
 from app.console.follow import follow
-from app.console.options import JOBS, AsJson, Branch, HubToken, Public, RecipeFile, TargetRepo, Wait
+from app.console.options import JOBS, AsJson, Branch, HubToken, Public, RecipeFile, TargetRepo, Wait, file_or_stdin
 from app.console.recipes import model, read, read_object, target_of
 from app.console.screen import Exit, emit, err, out
 from app.console.service import client
 
 app = typer.Typer()
-RequestFile = Annotated[Path, typer.Argument(
-    exists=True, dir_okay=False, allow_dash=True, help="models and tasks: a JSON file (- for stdin)"
-)]  # fmt: skip
+RequestFile = Annotated[Path, file_or_stdin("models and tasks: a JSON file (- for stdin)")]
 Repo = Annotated[str, typer.Argument(help="org/name or org/name@revision")]
 
 

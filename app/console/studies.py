@@ -8,15 +8,13 @@ import typer
 from rich.table import Table
 
 from app.console.merges import attend, finish, show
-from app.console.options import AsJson, JobId, Wait
+from app.console.options import AsJson, JobId, Wait, file_or_stdin
 from app.console.recipes import read_object
 from app.console.screen import emit, err, figure, out
 from app.console.service import client
 
 studies = typer.Typer(no_args_is_help=True, help="Studies: merges of a base and its experts, all measured.")
-StudyFile = Annotated[
-    Path, typer.Argument(exists=True, dir_okay=False, allow_dash=True, help="the study: a JSON file (- for stdin)")
-]
+StudyFile = Annotated[Path, file_or_stdin("the study: a JSON file (- for stdin)")]
 
 
 class Format(StrEnum):

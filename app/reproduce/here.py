@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -130,7 +131,7 @@ def _child(task: Path, *, threads: int, kernels: Path) -> Iterator[Iterator[dict
             yield (json.loads(line) for line in pipe)
         finally:
             if process.poll() is None and sys.exc_info()[0] is not None:
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)  # it may have processes of its own
             process.wait()
 
 

@@ -53,12 +53,12 @@ def test_a_machine_where_everything_is_wrong(database_url, tmp_path):
     found = doctor(
         expected=1, SPEAR_DATABASE_URL=database_url, SPEAR_REDIS_URL="redis://127.0.0.1:9",
         SPEAR_HUB_ENDPOINT="http://127.0.0.1:9", SPEAR_HUB_TOKEN_FILE=str(file), SPEAR_DEVICE="cuda",
-        SPEAR_API_URL="http://127.0.0.1:9", SPEAR_API_KEY="none", SPEAR_DEVIC="cpu", spear_device="cpu",
-        SPEAR_DATA_DIR="/proc/none",
+        SPEAR_API_URL="http://127.0.0.1:9", SPEAR_API_KEY="none", SPEAR_DEVIC="cpu", SPEAR_LOG_LEVEL="info",
+        spear_log_level="info", SPEAR_DATA_DIR=str(file / "below-a-file"),
     )  # fmt: skip
     failed = {key for key, each in found.items() if each["state"] == "failed"}
     assert failed >= {
-        ("settings", "SPEAR_DEVIC"), ("settings", "SPEAR_DEVICE"), ("database", "schema"), ("broker", "connection"),
+        ("settings", "SPEAR_DEVIC"), ("settings", "SPEAR_LOG_LEVEL"), ("database", "schema"), ("broker", "connection"),
         ("hub", "endpoint"), ("disk", "data directory"), ("gpu", "devices"), ("service", "address"),
     }
     assert "spear migrate" in found["database", "schema"]["cure"]
