@@ -8,7 +8,6 @@ import typer
 from app.console.completion import job_ids
 
 
-
 def _there(file: Path) -> Path:
     """A file, or `-`; else wrong usage."""
     if str(file) != "-" and not file.is_file():
