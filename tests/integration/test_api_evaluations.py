@@ -163,7 +163,7 @@ def test_a_gate_needs_what_it_judges(sets):
 
 
 def test_the_cache_keeps_what_was_used_last(api):
-    sheets = AnswerSheets(api.services.database, max_bytes=150)
+    sheets = AnswerSheets(api.services.database, max_bytes=60)
     for model in ("m1", "m2", "m3"):
         body = {"values": [json.dumps([ord(c) for c in model]) * 2]}
         sheets.add({"model": model, "task": "t", "settings": "s", "body": body})
