@@ -1,7 +1,7 @@
 """What a job found, as a file for other programs: made by the worker, handed out here."""
 
 import base64
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter, Response
 
@@ -11,7 +11,7 @@ from app.errors import Code, SpearError
 from app.jobs.states import Kind
 
 Format = Literal["csv", "parquet", "html"]
-_FILES = {
+_FILES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The file",
         "content": {

@@ -111,7 +111,7 @@ def test_a_killed_worker_loses_no_finished_cell(service, repos):
         grid = {"lambda": [i / 40 for i in range(1, 40)]}
         methods = [{"method": {"name": "task_arithmetic"}, "grid": grid}]
         job_id = client.study(study(repos, methods=methods))["id"]
-        service.wait(job_id, until=lambda job: job["stage"] == "sweeping" and job["progress"]["done"] > 3)
+        service.wait(job_id, until=lambda job: job["stage"] == "sweeping" and _done(job) > 3)
         service.kill_workers()
         job = service.wait(job_id, timeout=120)
         assert (job["status"], job["attempt"]) == ("succeeded", 2), job
@@ -133,6 +133,10 @@ def test_a_study_can_be_cancelled(service, repos):
         client.cancel(job_id)
         assert service.wait(job_id)["status"] == "cancelled"
         assert time.monotonic() - began < 20
+
+
+def _done(job) -> float:
+    return job["progress"]["done"] if job["progress"] else 0.0
 
 
 def _sheets(job_id: str, task: str):

@@ -95,7 +95,8 @@ def _compare(task: Task, meter: Meter) -> Gram:
         names = [name for name in models[0].tensors if _everywhere(name, models)]
         meter.stage("comparing", total=len(names), unit="tensors")
         for done, name in enumerate(names, start=1):
-            for base, *experts in zip(*(model.read(name).reshape(-1).split(CHUNK) for model in models), strict=True):
+            parts = (torch.split(model.read(name).reshape(-1), CHUNK) for model in models)
+            for base, *experts in zip(*parts, strict=True):
                 gram.add(base, experts)
             meter.step(done=done, name=name)
     return gram

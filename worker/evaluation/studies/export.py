@@ -50,7 +50,7 @@ def to_csv(table: Table) -> bytes:
 
 def to_parquet(table: Table) -> bytes:
     """Compressed by zstd, columns typed by their values. Needs pyarrow, which comes with the eval extra."""
-    import pyarrow as pa  # noqa: PLC0415  (slow to import, and wanted once)
+    import pyarrow as pa  # type: ignore[import-untyped]  # noqa: PLC0415  (slow to import)
     from pyarrow import parquet  # noqa: PLC0415
 
     columns = {name: [row[name] for row in table] for name in table[0]} if table else {}

@@ -1,10 +1,7 @@
 """From answer sheets to the tables of a study's report."""
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 from typing import Any
-
-import numpy as np
 
 from app.recipes.study import Cell, StudyExpert
 from worker.evaluation.bootstrap import Estimate, Floats, estimate, means
@@ -21,8 +18,9 @@ from worker.evaluation.studies.gains import (
     over_tasks,
     share,
 )
+from worker.evaluation.studies.relations import correlations, pairs
 from worker.evaluation.studies.results import Results
-from worker.evaluation.studies.similarity import Gram, spearman
+from worker.evaluation.studies.similarity import Gram
 
 
 def chosen_cells(results: Results) -> dict[tuple[int, tuple[int, ...], str], Cell]:
@@ -48,7 +46,7 @@ def build(
         gain_reference=study.gain_reference, tasks=tuple(_task_rows(results)),
         models=tuple(_model_rows(results, gram, commits=commits, seed=seed)),
         cells=tuple(_cell_row(results, cell) for cell in study.cells()), outcomes=outcomes,
-        pairs=tuple(_pairs(results, gram)), correlations=tuple(_correlations(results, outcomes, gram)),
+        pairs=tuple(pairs(results, gram)), correlations=tuple(correlations(results, outcomes, gram)),
         publications=tuple(_publications(results, chosen)), answers=_answers(results, chosen.values()), figures={},
         settings=dict(settings), warnings=tuple(warnings), engine=dict(engine), costs=dict(costs),
     )  # fmt: skip
@@ -179,49 +177,6 @@ def _shares(results: Results, cell: Cell, *, seed: int) -> list[schema.Share]:
             kept = share(*([sheets[task] for task in tasks] for sheets in models), seed=seed)
             rows.append(schema.Share(expert=expert.repo, domain=str(expert.domain), kind=kind, share=estimate(kept)))
     return rows
-
-
-def _pairs(results: Results, gram: Gram) -> list[schema.Pair]:
-    experts = results.study.experts
-    return [
-        schema.Pair(experts=(experts[i].repo, experts[j].repo), l2=gram.distance(i, j), cosine=gram.cosine(i, j))
-        for i, j in combinations(range(len(experts)), 2)
-    ]
-
-
-def _correlations(results: Results, outcomes: Sequence[schema.Outcome], gram: Gram) -> list[schema.Correlation]:
-    """Of each method alone and of all together; a merge of more than two experts has its pairs' mean similarity."""
-    several = [one for one in outcomes if len(one.experts) > 1]
-    repos = [expert.repo for expert in results.study.experts]
-    found = []
-    for method in (*dict.fromkeys(one.method for one in several), "all"):
-        some = [one for one in several if method in (one.method, "all")]
-        for similarity in ("l2", "cosine"):
-            for against in ("gain", "emerged"):
-                points = [
-                    (x, y)
-                    for one in some
-                    if (x := _similarity(one, gram, repos=repos, by=similarity)) is not None
-                    and (y := _result(one, against, kind=results.main_kind)) is not None
-                ]
-                rank = spearman([x for x, _ in points], [y for _, y in points])
-                found.append(schema.Correlation.model_validate({
-                    "method": method, "similarity": similarity, "against": against, "rank": rank, "points": points,
-                }))  # fmt: skip
-    return found
-
-
-def _similarity(one: schema.Outcome, gram: Gram, *, repos: Sequence[str], by: str) -> float | None:
-    pairs = list(combinations([repos.index(repo) for repo in one.experts], 2))
-    values = [gram.distance(i, j) if by == "l2" else gram.cosine(i, j) for i, j in pairs]
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
-
-
-def _result(one: schema.Outcome, against: str, *, kind: Kind) -> float | None:
-    if against == "emerged":
-        return one.emerged / one.items if one.items and one.emerged is not None else None
-    return one.macro[kind].gain.value if kind in one.macro else None
 
 
 def _publications(

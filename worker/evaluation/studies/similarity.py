@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import permutations
+from math import sqrt
 
 import numpy as np
 import torch
@@ -38,15 +39,15 @@ class Gram:
     def distance(self, i: int, j: int) -> float:
         """‖τᵢ - τⱼ‖₂."""
         square = float(self.products[i, i] + self.products[j, j] - 2 * self.products[i, j])
-        return max(0.0, square) ** 0.5
+        return sqrt(max(0.0, square))
 
     def cosine(self, i: int, j: int) -> float | None:
         """cos(τᵢ, τⱼ); none where one of them is zero."""
-        norms = float(self.products[i, i] * self.products[j, j]) ** 0.5
+        norms = self.norm(i) * self.norm(j)
         return float(self.products[i, j]) / norms if norms > _EPSILON else None
 
     def norm(self, i: int) -> float:
-        return float(self.products[i, i]) ** 0.5
+        return sqrt(float(self.products[i, i]))
 
 
 def spearman(xs: Iterable[float], ys: Iterable[float]) -> Rank:
