@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from worker.compiled import call
 from worker.methods.base import Chunk, NotFiniteError
 from worker.methods.fused import loops
+from worker.methods.fused.instructions import BLOCK
 from worker.methods.fused.plan import Mix, Thinning
 
 KINDS = {torch.bfloat16: loops.BF16, torch.float16: loops.F16, torch.float32: loops.F32}
@@ -20,7 +21,7 @@ class Engine:
     """The loops and their buffers."""
 
     def __init__(self) -> None:
-        self._words = np.empty(loops.BLOCK // 2, dtype=np.uint64)
+        self._words = np.empty(BLOCK // 2, dtype=np.uint64)
         self._rows: dict[int, NDArray[np.float32]] = {}
         self._found = np.empty((0, 0), dtype=np.int32)
 
@@ -102,7 +103,7 @@ class Engine:
 
     def _blocks(self, count: int) -> NDArray[np.float32]:
         if count not in self._rows:
-            self._rows[count] = np.empty((count + 3, loops.BLOCK), dtype=np.float32)
+            self._rows[count] = np.empty((count + 3, BLOCK), dtype=np.float32)
         return self._rows[count]
 
 

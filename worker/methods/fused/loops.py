@@ -1,27 +1,22 @@
 """Compiled loops over blocks that stay in the first cache: one pass over memory, where torch's operations take several.
 
 Each statement is one fp32 operation of the torch path, in its order, so the bits are the same: no fast mathematics, no
-contraction, and a fused multiply-add where torch has one (`add` with `alpha`). All of it is in this one file, because
-numba's cache notices changes of the file that it compiles, not of others.
+contraction, and a fused multiply-add where torch has one (`add` with `alpha`). All of it but the instructions is in
+this one file, because numba's cache notices changes of the file that it compiles, not of others.
 
 Models are given as (address, kind): one compilation serves all dtypes and any number of experts. Blocks of the models
 and of what is computed are rows of `rows`, float32 of (experts + 3, BLOCK): the experts', the sign, the sum, the base.
 """
 
-from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import carray, types  # type: ignore[attr-defined]
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import carray  # type: ignore[attr-defined]
 
 from worker.compiled import compiled
+from worker.methods.fused.instructions import BLOCK, LANES, bits_of, float_of, fma, from_half, inner, pointer, to_half
 from worker.methods.fused.plan import KEEP_ALL, PAIRED, PLAIN, POSITIVE
 
-BLOCK = 2048
-LANES = 32
 BF16, F16, F32 = 0, 1, 2
 CLEAR_SIGN = np.uint32(0x7FFFFFFF)
 TINY = np.float32(1e-30)
@@ -32,76 +27,20 @@ MIX1, MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 LOW15 = np.uint16(0x7FFF)
 
 
-def _one_instruction(source: Any, result: Any, emit: Callable[[Any, Any], Any]) -> Any:
-    """A function of one number that is one or two instructions, which numba has no word for."""
-
-    @intrinsic
-    def instruction(typing: Any, value: Any) -> Any:  # noqa: ARG001  (numba's protocol)
-        return result(source), lambda _context, builder, _signature, values: emit(builder, values[0])
-
-    return instruction
-
-
-_HALF, _FLOAT, _SHORT, _WORD = ir.HalfType(), ir.FloatType(), ir.IntType(16), ir.IntType(32)
-_pointer = _one_instruction(
-    types.uint64, types.voidptr, lambda builder, value: builder.inttoptr(value, ir.IntType(8).as_pointer())
-)
-_pattern = _one_instruction(types.float32, types.uint32, lambda builder, value: builder.bitcast(value, _WORD))
-_number = _one_instruction(types.uint32, types.float32, lambda builder, value: builder.bitcast(value, _FLOAT))
-_from_half = _one_instruction(
-    types.uint16, types.float32, lambda builder, value: builder.fpext(builder.bitcast(value, _HALF), _FLOAT)
-)
-_to_half = _one_instruction(
-    types.float32, types.uint16, lambda builder, value: builder.bitcast(builder.fptrunc(value, _HALF), _SHORT)
-)
-
-
-@cast("Callable[..., Any]", intrinsic)
-def _fma(typing: Any, a: Any, b: Any, c: Any) -> Any:  # noqa: ARG001
-    """a · b + c, rounded once."""
-    signature = types.float32(types.float32, types.float32, types.float32)
-    return signature, lambda _context, builder, _signature, values: builder.fma(*values)
-
-
-@cast("Callable[..., Any]", intrinsic)
-def _inner(typing: Any, one: Any, other: Any, sums: Any) -> Any:  # noqa: ARG001
-    """Three inner products of rows of BLOCK fp32 numbers, given by address: LANES fp64 sums of each, in a row.
-
-    Products are exact in fp64, so only the order of additions matters: element i goes to lane i mod LANES.
-    """
-    wide = ir.VectorType(ir.DoubleType(), LANES)
-
-    def emit(_context: Any, builder: Any, _signature: Any, values: Any) -> Any:
-        rows = [builder.inttoptr(value, ir.VectorType(_FLOAT, LANES).as_pointer()) for value in values[:2]]
-        nothing = ir.Constant(wide, [0.0] * LANES)
-        totals = [cgutils.alloca_once_value(builder, nothing) for _ in range(3)]  # type: ignore[no-untyped-call]
-        with cgutils.for_range(builder, ir.Constant(ir.IntType(64), BLOCK // LANES)) as loop:
-            x, y = (builder.fpext(builder.load(builder.gep(row, [loop.index]), align=4), wide) for row in rows)
-            for total, (left, right) in zip(totals, ((x, x), (y, y), (x, y)), strict=True):
-                product = builder.fmul(left, right, flags=("contract",))  # exact, so fused or not is the same
-                builder.store(builder.fadd(product, builder.load(total), flags=("contract",)), total)
-        place = builder.inttoptr(values[2], wide.as_pointer())
-        for number, total in enumerate(totals):
-            at = builder.gep(place, [ir.Constant(ir.IntType(64), number)])
-            builder.store(builder.load(total), at, align=8)
-
-    return types.void(types.uint64, types.uint64, types.uint64), emit
-
-
 @compiled
 def _load(address: Any, kind: Any, at: Any, block: Any) -> None:
     """`block` = the model's elements from `at` on, as fp32: exact."""
     size = block.size
     if kind == BF16:
-        short = carray(_pointer(address), (at + size,), np.uint16)[at:]
+        short = carray(pointer(address), (at + size,), np.uint16)[at:]
         for i in range(size):
-            block[i] = _number(np.uint32(np.uint32(short[i]) << np.uint32(16)))
+            block[i] = float_of(np.uint32(np.uint32(short[i]) << np.uint32(16)))
     elif kind == F16:
-        half = carray(_pointer(address), (at + size,), np.uint16)[at:]
+        half = carray(pointer(address), (at + size,), np.uint16)[at:]
         for i in range(size):
-            block[i] = _from_half(half[i])
+            block[i] = from_half(half[i])
     else:
-        whole = carray(_pointer(address), (at + size,), np.float32)[at:]
+        whole = carray(pointer(address), (at + size,), np.float32)[at:]
         for i in range(size):
             block[i] = whole[i]
 
@@ -111,18 +50,18 @@ def _store(address: Any, kind: Any, at: Any, block: Any) -> None:
     """The output's elements from `at` on = `block`, rounded once, to nearest, ties to even; NaN stays NaN."""
     size = block.size
     if kind == BF16:
-        short = carray(_pointer(address), (at + size,), np.uint16)[at:]
+        short = carray(pointer(address), (at + size,), np.uint16)[at:]
         for i in range(size):
-            word = _pattern(block[i])
+            word = bits_of(block[i])
             odd = np.uint32(np.uint32(word >> np.uint32(16)) & np.uint32(1))
             rounded = np.uint32(np.uint32(np.uint32(word + np.uint32(0x7FFF)) + odd) >> np.uint32(16))
             short[i] = np.uint16(rounded) if block[i] == block[i] else np.uint16(0x7FC0)
     elif kind == F16:
-        half = carray(_pointer(address), (at + size,), np.uint16)[at:]
+        half = carray(pointer(address), (at + size,), np.uint16)[at:]
         for i in range(size):
-            half[i] = _to_half(block[i])
+            half[i] = to_half(block[i])
     else:
-        whole = carray(_pointer(address), (at + size,), np.float32)[at:]
+        whole = carray(pointer(address), (at + size,), np.float32)[at:]
         for i in range(size):
             whole[i] = block[i]
 
@@ -133,7 +72,7 @@ def _subtract(block: Any, base: Any) -> Any:
     largest = np.int32(0)
     for i in range(block.size):
         block[i] = block[i] - base[i]
-        largest = max(largest, np.int32(_pattern(block[i]) & CLEAR_SIGN))
+        largest = max(largest, np.int32(bits_of(block[i]) & CLEAR_SIGN))
     return largest
 
 
@@ -228,7 +167,7 @@ def _divide(rows: Any, total: Any, weights: Any, how: Any) -> None:
     for e in range(1, weights.size):
         row, weight = rows[e][:size], weights[e]
         for i in range(size):
-            divisor[i] = _fma(ONE if row[i] > ZERO else ZERO, weight, divisor[i])
+            divisor[i] = fma(ONE if row[i] > ZERO else ZERO, weight, divisor[i])
     for i in range(size):
         if how == POSITIVE:
             by = TINY if divisor[i] < TINY else divisor[i]  # noqa: FURB136  (a choice, not a call)
@@ -285,7 +224,7 @@ def _elect(rows: Any, base: Any, factors: Any, weights: Any, how: Any, alike: An
     elif how != PLAIN:
         _divide(rows, total, weights, how)
     for i in range(size):
-        base[i] = _fma(total[i] * sign[i], scale, base[i])
+        base[i] = fma(total[i] * sign[i], scale, base[i])
 
 
 @compiled
@@ -298,7 +237,7 @@ def _sum(rows: Any, base: Any, factors: Any) -> None:
     for e in range(1, factors.size):
         row, factor = rows[e][:size], factors[e]
         for i in range(size):
-            first[i] = _fma(row[i], factor, first[i])
+            first[i] = fma(row[i], factor, first[i])
     for i in range(size):
         base[i] = base[i] + first[i]
 
@@ -355,7 +294,7 @@ def _within(block: Any, low: Any, span: Any, found: Any) -> Any:
     """Appends the patterns (less `low`) from `low` to `low` + `span` to `found`; how many. Without a branch."""
     count = 0
     for i in range(block.size):
-        offset = np.uint32(np.uint32(_pattern(block[i]) & CLEAR_SIGN) - low)
+        offset = np.uint32(np.uint32(bits_of(block[i]) & CLEAR_SIGN) - low)
         found[count] = offset
         count += int(offset <= span)
     return count
@@ -384,7 +323,7 @@ def rank(
             low, span = np.uint32(lows[number]), np.uint32(spans[number])
             above, inside = np.int32(0), np.int32(0)
             for i in range(delta.size):
-                magnitude = np.int32(_pattern(delta[i]) & CLEAR_SIGN)
+                magnitude = np.int32(bits_of(delta[i]) & CLEAR_SIGN)
                 above = np.int32(above + np.int32(magnitude > np.int32(low + span)))
                 inside = np.int32(inside + np.int32(magnitude == np.int32(low)))
             counts[number, 0] += above
@@ -405,7 +344,7 @@ def products(size: Any, models: Any, kinds: Any, rows: Any, sums: Any, found: An
         for m in range(2):
             _load(models[m], kinds[m], at, rows[m][:length])
             rows[m][length:] = ZERO
-        _inner(np.uint64(rows[0].ctypes.data), np.uint64(rows[1].ctypes.data), np.uint64(sums.ctypes.data))
+        inner(np.uint64(rows[0].ctypes.data), np.uint64(rows[1].ctypes.data), np.uint64(sums.ctypes.data))
         for number in range(3):
             lanes, half = sums[number * LANES :], LANES
             while half > 1:
@@ -420,11 +359,11 @@ def _interpolate(one: Any, other: Any, weight: Any) -> None:
     """`one` = the point between both at `weight`, from the nearer end: torch's `lerp`, a fused multiply-add."""
     if abs(weight) < HALF:
         for i in range(one.size):
-            one[i] = _fma(weight, other[i] - one[i], one[i])
+            one[i] = fma(weight, other[i] - one[i], one[i])
     else:
         rest = weight - ONE
         for i in range(one.size):
-            one[i] = _fma(rest, other[i] - one[i], other[i])
+            one[i] = fma(rest, other[i] - one[i], other[i])
 
 
 @compiled
@@ -445,5 +384,5 @@ def blend(size: Any, models: Any, kinds: Any, rows: Any, factors: Any, lerp: Any
                 _load(models[e], kinds[e], at, row)
                 factor = factors[e]
                 for i in range(length):
-                    total[i] = _fma(row[i], factor, total[i])
+                    total[i] = fma(row[i], factor, total[i])
         _store(models[count], kinds[count], at, total)
