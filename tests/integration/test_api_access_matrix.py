@@ -199,7 +199,7 @@ def test_an_object_of_another_tenant_looks_like_none(api, keys):
     stage = Stage(api)
     for route in (route for route in MATRIX if "{job_id}" in route):
         method, template = route.split(" ")
-        job = stage.scoring if template.startswith("/scores") else stage.merge
+        job = stage.fixed["/scores"] if template.startswith("/scores") else stage.fixed["/merges"]
         absent = job[:-1] + ("0" if job[-1] != "0" else "1")
         query = {"params": {"tensor": TENSOR}} if template.endswith("/spectra") else {}
         answers = [
@@ -216,7 +216,7 @@ def test_an_object_of_another_tenant_looks_like_none(api, keys):
 
 def test_lists_show_each_tenant_its_own(api, keys):
     stage = Stage(api)
-    for folder, job in (("/merges", stage.merge), ("/scores", stage.scoring)):
+    for folder, job in (("/merges", stage.fixed["/merges"]), ("/scores", stage.fixed["/scores"])):
         ids = {
             who: [one["id"] for one in api.call("GET", folder, key=keys[who]).json()["data"]]
             for who in ("read", "other", "admin")
