@@ -206,3 +206,58 @@ def test_an_unknown_architecture_is_told(tmp_path, base_model):
     with pytest.raises(SpearError, match="org/other") as caught:
         load_model(other, repo="org/other", base=other, device="cpu")
     assert caught.value.code == Code.MODEL_UNSUPPORTED
+
+
+def test_an_adapter_is_loaded_over_its_base_with_the_very_weights_that_a_merge_reads(tmp_path, base_model):
+    from tests.fixtures.adapters import make_adapter
+    from worker.checkpoints.adapter import AdaptedCheckpoint
+    from worker.evaluation.loading import load_model, load_tokenizer
+
+    adapter = make_adapter(base_model, tmp_path / "adapter", seed=3)
+    model = load_model(adapter, repo="org/adapter", base=base_model, device="cpu")
+    loaded = dict(model.named_parameters())
+    with AdaptedCheckpoint.apply(adapter, base=base_model) as checkpoint:
+        for name in checkpoint.tensors:
+            assert loaded[name].equal(checkpoint.read(name).float()), name
+        assert checkpoint.changes
+    assert load_tokenizer(adapter, repo="org/adapter", base=base_model).eos_token == "</s>"
+
+
+def test_a_journal_whose_last_line_was_torn_is_read_and_written_on(tmp_path):
+    from worker.evaluation.identity import Key
+    from worker.evaluation.kept import Kept
+    from worker.evaluation.sheets import Sheet
+
+    journal, told = tmp_path / "journal", []
+    sheet = Sheet(task="t", kind="score", metric="acc", items=("a" * 16,), values=(1.0,), weights=(1.0,))
+    first, second = Key("m", "t1", "s"), Key("m", "t2", "s")
+    Kept(journal=journal, tell=told.append).keep(first, sheet)
+    journal.write_text(journal.read_text() + '{"model": "m", "ta')
+    Kept(journal=journal, tell=told.append).keep(second, sheet)
+    again = Kept(None, tmp_path / "none", journal=journal, tell=told.append)
+    assert again.find(first) == again.find(second) == sheet
+    assert again.find(Key("other", "t1", "s")) is None
+    assert len(told) == 2
+
+
+def test_a_worker_without_the_extra_merges_and_says_what_is_missing(tmp_path, base_model, adapted_model, sources):
+    import subprocess
+    import sys
+
+    task = merging(tmp_path, base_model, adapted_model, sources)
+    (tmp_path / "task.json").write_text(task.model_dump_json())
+    code = (
+        "import sys\n"
+        "for name in ('lm_eval', 'transformers', 'datasets', 'sklearn', 'pyarrow', 'pandas'): sys.modules[name] = None\n"
+        "from pathlib import Path\n"
+        "from worker.pipeline.run import run\n"  # all that a merge needs
+        "from worker.pipeline.task import Reporter, Task\n"
+        "from app.errors import SpearError\n"
+        f"task = Task.model_validate_json(Path({str(tmp_path / 'task.json')!r}).read_bytes())\n"
+        "try:\n"
+        "    run(task, Reporter(sys.stderr.buffer))\n"
+        "except SpearError as error:\n"
+        "    print(error.code, error.names['extra'], error.names['module'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["evaluation_missing", "eval", "lm_eval"]
