@@ -248,7 +248,7 @@ def test_a_worker_without_the_extra_merges_and_says_what_is_missing(tmp_path, ba
     (tmp_path / "task.json").write_text(task.model_dump_json())
     code = (
         "import sys\n"
-        "for name in ('lm_eval', 'transformers', 'datasets', 'sklearn', 'pyarrow', 'pandas'): sys.modules[name] = None\n"
+        "for name in ('lm_eval', 'transformers', 'datasets', 'sklearn', 'pyarrow'): sys.modules[name] = None\n"
         "from pathlib import Path\n"
         "from worker.pipeline.run import run\n"  # all that a merge needs
         "from worker.pipeline.task import Reporter, Task\n"
