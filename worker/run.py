@@ -83,7 +83,7 @@ class Run:
             crash=self.crash,
         )
         inputs, sources = fetching.fetch(recipe, checked, hubs)
-        again = None if checked.replay is None else Again(decisions=checked.replay)
+        again = None if checked.replay is None else Again(decisions=checked.replay, measured=True)
         summary = self._compute(recipe, inputs, sources=sources, warnings=checked.warnings, again=again)
         self._keep_documents()
         self.heartbeat.check()

@@ -10,6 +10,8 @@ from app.hub.pins import Pin
 from app.recipes import Recipe
 
 POINTER = "/replay"
+MOST = 2.0
+"""the strongest t that a search may choose: beyond the adapted model"""
 
 
 def decisions_of(
@@ -35,7 +37,7 @@ def decisions_of(
     found = manifest.replay
     if found is None:
         raise _unfit(recipe, "has no decisions: its method chooses nothing")
-    bad = sorted(name for name, t in found.items() if name not in tensors or not 0 <= t <= 1)
+    bad = sorted(name for name, t in found.items() if name not in tensors or not 0 <= t <= MOST)
     if bad:
         raise _unfit(recipe, f"decides on {bad[0][:200]!r}, which cannot be")
     return found

@@ -125,7 +125,7 @@ class Recipe(Part):
     @model_validator(mode="after")
     def _calibrated(self) -> Self:
         """A search needs tasks of both sides to look at."""
-        if not getattr(self.method, "searching", None):
+        if self.replay or not getattr(self.method, "searching", None):
             return self
         calibration = self.evaluation.calibration if self.evaluation else None
         if calibration is None or not calibration.general or not calibration.domain:

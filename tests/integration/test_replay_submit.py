@@ -5,6 +5,9 @@ from typing import Any
 
 import pytest
 
+from app.errors import SpearError
+from app.recipes import parse_recipe
+
 Q = "model.layers.0.self_attn.q_proj.weight"
 
 
@@ -42,7 +45,7 @@ def test_decisions_of_the_same_commits_are_taken(api, pinned):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"t": 1.5}, "decides on"),
+        ({"t": 2.5}, "decides on"),
         ({"tensor": "model.nothing"}, "decides on 'model.nothing'"),
         ({"method": "linear"}, "has no decisions"),
     ],
@@ -92,3 +95,14 @@ def test_a_replay_needs_a_commit_and_a_method_that_decides(api, changes, pointer
     assert problem["code"] == "invalid_recipe"
     assert pointer in [error["pointer"] for error in problem["errors"]]
     assert not api.hub.requests()
+
+
+def test_a_replayed_search_needs_nothing_to_search_on():
+    body = {
+        "base": {"repo": "a/base"}, "experts": [{"repo": "a/expert"}], "method": {"name": "spear", "policy": "auto"},
+        "target": {"repo": "a/target"},
+    }  # fmt: skip
+    with pytest.raises(SpearError, match="calibration"):
+        parse_recipe(body)
+    replayed = parse_recipe(body | {"replay": {"repo": "a/done", "revision": "a" * 40}})
+    assert replayed.evaluation is None

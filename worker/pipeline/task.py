@@ -59,12 +59,14 @@ class Source(BaseModel):
 
 
 class Again(BaseModel):
-    """The making again of an earlier result: nothing is measured."""
+    """The making again of an earlier result."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     decisions: dict[str, float] | None = None
     """what the earlier run decided: t of every tensor that it chose; without it, the choice is made anew"""
+    measured: bool = False
+    """whether what the recipe wants measured is measured"""
 
 
 class Task(BaseModel):
@@ -116,7 +118,9 @@ class Task(BaseModel):
     @property
     def evaluation(self) -> Evaluation | None:
         """What the recipe wants measured."""
-        return None if self.again or isinstance(self.recipe, Scoring) else self.recipe.evaluation
+        if isinstance(self.recipe, Scoring) or (self.again and not self.again.measured):
+            return None
+        return self.recipe.evaluation
 
     @property
     def output(self) -> Path:
