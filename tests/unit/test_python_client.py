@@ -120,7 +120,7 @@ def test_a_key_of_the_callers_own_is_used(script):
     assert {headers["idempotency-key"] for _, _, headers, _ in script.seen} == {"mine"}
 
 
-@pytest.mark.parametrize(("name", "value"), [("submit", {}), ("score", {}), ("retry", "mrg_1")])
+@pytest.mark.parametrize(("name", "value"), [("submit", {}), ("score", {}), ("evaluate", {}), ("retry", "mrg_1")])
 def test_a_hub_token_goes_with_its_one_job_only(script, name, value):
     script.answers = [(503, {"Retry-After": "0"}, {}), (202, {}, job())]
     both(script, name, value, hub_token="hf_mine")
