@@ -15,16 +15,16 @@ from worker.evaluation.files import read_items
 _FORMS: Mapping[str, dict[str, Any]] = {
     "perplexity": {
         "output_type": "loglikelihood_rolling", "doc_to_text": "", "doc_to_target": "{{text}}",
-        "metric_list": [{"metric": "bits_per_byte"}],
+        "metric_list": [{"metric": "bits_per_byte", "aggregation": "bits_per_byte", "higher_is_better": False}],
     },
     "multiple_choice": {
         "output_type": "multiple_choice", "doc_to_text": "{{question}}", "doc_to_choice": "choices",
-        "doc_to_target": "answer", "metric_list": [{"metric": "acc"}],
+        "doc_to_target": "answer", "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
     },
     "exact_match": {
         "output_type": "generate_until", "doc_to_text": "{{question}}", "doc_to_target": "{{answer}}",
         "generation_kwargs": {"until": ["\n"], "do_sample": False, "max_gen_toks": 64},
-        "metric_list": [{"metric": "exact_match"}],
+        "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
     },
 }  # fmt: skip
 
