@@ -42,6 +42,7 @@ class Materials:
         self._commits = commits
         self._pins: dict[tuple[str, str, str], Pin] = {}
         self._found: dict[tuple[str, str, str, bool], Material] = {}
+        self._cards: dict[str, bytes] = {}
 
     def of(self, evaluation: Evaluation) -> tuple[Material, ...]:
         """Everything that must be fetched, checked as far as it can be without fetching it.
@@ -87,12 +88,17 @@ class Materials:
 
     def _add_leaf(self, leaf: Leaf) -> None:
         pinned = self._pin("dataset", leaf.dataset, "main")
-        card = pinned.file(CARD)
-        hub = self._hubs.of("dataset").service
-        text = read_small(hub, pinned, card, settings=self._settings) if card and card.size else b""
-        files = data_files(pinned, card=text, config=leaf.config, task=leaf.name)
+        files = data_files(pinned, card=self._card(pinned), config=leaf.config, task=leaf.name)
         _bounded(files, repo=leaf.dataset, limit=self._settings.max_dataset_bytes, name="max_dataset_bytes")
         self._keep("dataset", pinned, files, registered=True)
+
+    def _card(self, pinned: Pin) -> bytes:
+        """The data set's card, read once for all tasks of a group."""
+        if pinned.repo not in self._cards:
+            card, hub = pinned.file(CARD), self._hubs.of("dataset").service
+            said = read_small(hub, pinned, card, settings=self._settings) if card and card.size else b""
+            self._cards[pinned.repo] = said
+        return self._cards[pinned.repo]
 
     def _type_of(self, task: FileTask) -> RepoType:
         """As the recipe says; else a data set, if there is one of this name that may be read, else a model."""
