@@ -9,8 +9,10 @@ from app.errors import Code, SpearError
 from app.hub.client import Hub
 from app.hub.commits import MANIFEST
 from app.hub.pins import Pin, pin
+from app.hub.strictjson import MAX_VALUES, check_values
 
-_MOST_BYTES = 256_000_000
+_MOST_BYTES = 64_000_000
+"""of a manifest of more tensors than a model may have"""
 
 
 class _Part(BaseModel):
@@ -84,6 +86,7 @@ def read_published(hub: Hub, repo: str, revision: str) -> Published:
     if file.size > _MOST_BYTES:
         raise _unfit(pinned, f"has a merge_manifest.json of {file.size} bytes")
     raw = hub.read(repo, pinned.commit, MANIFEST, size=file.size) if file.size else b""
+    check_values(raw, file=MANIFEST, limit=MAX_VALUES)
     try:
         return Published(pinned, Manifest.model_validate_json(raw))
     except ValidationError as error:
