@@ -32,6 +32,9 @@ class Theft:
         for name, seed in (("base", 7), ("adapted", 8)):
             push(hub, f"{self.me}/{name}", checkpoint(seed=seed))
         push(hub, f"{self.me}/adapter", lora(base=f"{api.user}/base"))
+        theirs, sets = api.hub.api(api.token), {"repo_id": f"{api.user}/sets", "repo_type": "dataset"}
+        theirs.create_repo(**sets, private=True)
+        theirs.upload_file(path_or_fileobj=b'{"text": "a"}\n', path_in_repo="x.jsonl", **sets)
         self.token = token
         self.private = f"{api.user}/base"
         self.commit = api.hub.api(api.token).model_info(self.private).sha
@@ -66,7 +69,9 @@ def attacks(theft: Theft):
     yaml = "merge_method: linear\nbase_model: {0}\nmodels:\n  - model: {1}\n    parameters: {{weight: 1}}\n"
     target = {"repo": f"{api.user}/loot"}
     scoring = {"base": private, "experts": [{"repo": f"{theft.me}/adapted"}], "method": {"name": "spear"}}
-    evaluation = {"domain": [{"name": "x", "kind": "perplexity", "repo": theft.private, "path": "config.json"}]}
+    task = {"name": "x", "kind": "perplexity", "repo": theft.private, "path": "x.jsonl"}
+    evaluation, secret = {"domain": [task]}, {"domain": [task | {"repo": f"{api.user}/sets"}]}
+    mine = {"domain": [{"name": "y", "kind": "perplexity", "repo": f"{theft.me}/base", "path": "y.jsonl"}]}
     post, recipe = theft.post, theft.recipe
     yield "base", post("/merges", recipe(base=private))
     yield "expert", post("/merges", recipe(experts=[private]))
@@ -74,7 +79,10 @@ def attacks(theft: Theft):
     yield "cached file by commit", post("/merges", recipe(base=private | {"revision": theft.commit}))
     yield "tokenizer source", post("/merges", recipe(tokenizer_source=theft.private))
     yield "evaluation file", post("/merges", recipe(evaluation=evaluation))
-    yield "calibration file", post("/merges", recipe(evaluation={"calibration": evaluation["domain"]}))
+    yield "calibration file", post("/merges", recipe(evaluation=mine | {"calibration": evaluation}))
+    yield "evaluation set", post("/merges", recipe(evaluation=secret))
+    yield "model to measure", post("/evaluations", {"models": [private], "evaluation": mine})
+    yield "file to measure by", post("/evaluations", {"models": [{"repo": f"{theft.me}/base"}], "evaluation": secret})
     yield "named scores", post("/merges", recipe(scores=victim_scoring))
     yield "named scores, own repos named", post("/merges", recipe(base=private, scores=victim_scoring))
     yield "retry of another's job", post(f"/merges/{victim_job}/retry")
@@ -104,8 +112,10 @@ def test_no_field_makes_the_service_read_for_a_stranger(theft):
     answers = dict(attacks(theft))
     succeeded = {name: answer.text for name, answer in answers.items() if answer.status_code < 400}
     assert succeeded == {}
-    assert len(answers) == 19
-    assert asked_privately(api, (f"{api.user}/base", f"{api.user}/adapted")) == []
+    assert len(answers) == 22
+    assert asked_privately(api, (f"{api.user}/base", f"{api.user}/adapted", f"{api.user}/sets")) == []
+    denied = [answers[name].json()["code"] for name in ("evaluation file", "evaluation set", "model to measure")]
+    assert denied == ["read_not_granted"] * 3
     leaked = [name for name, answer in answers.items() if theft.commit in answer.text.replace(theft.commit, "", 1)
               and name != "cached file by commit"]  # fmt: skip
     assert leaked == []
