@@ -50,6 +50,8 @@ def _take_over(level: str) -> None:
     root = logging.getLogger()
     root.handlers = [other for other in root.handlers if not isinstance(other, _Foreign)] + [handler]
     root.setLevel(level.upper())
+    pools = logging.getLogger("multiprocessing")  # it hands nothing on to the root
+    pools.handlers, pools.propagate = [handler], False
     logging.captureWarnings(capture=True)
 
 

@@ -79,6 +79,9 @@ def test_a_real_worker_says_that_it_is_there_and_that_it_leaves(jobs, redis_url,
         process.terminate()
         assert process.wait(20) == 0
     assert until(lambda: workers.find()[0].state is State.STOPPED)
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert len(lines) > 3
+    assert [line for line in lines if not line.startswith('{"')] == []
 
 
 def start(jobs, redis_url, tmp_path):
@@ -89,7 +92,8 @@ def start(jobs, redis_url, tmp_path):
     own = {"SPEAR_DATABASE_URL": url, "SPEAR_REDIS_URL": redis_url, "SPEAR_DATA_DIR": str(tmp_path / "data"),
            "SPEAR_DEVICE": "cpu", "SPEAR_LEASE_SECONDS": "2"}  # fmt: skip
     command = [sys.executable, "-P", "-m", "worker", "--name", "spear-worker-7"]
-    return subprocess.Popen(command, env={**os.environ, **own})
+    with (tmp_path / "log").open("wb") as log:
+        return subprocess.Popen(command, env={**os.environ, **own}, stderr=log)
 
 
 def until(look, *, seconds: float = 30):
