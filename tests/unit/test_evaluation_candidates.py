@@ -37,7 +37,7 @@ def merged_by_slerp(base, adapted, t):
     return out.reshape(base.shape)
 
 
-@pytest.mark.parametrize("t", [0.0, 0.3, 0.5, 1.0])
+@pytest.mark.parametrize("t", [0.0, 0.3, 0.5, 1.0, 1.3])
 def test_a_point_has_the_weights_that_the_merge_would_write(pair, t):
     base, adapted = pair
     between = Between(base, adapted)
@@ -70,3 +70,23 @@ def test_a_tied_head_moves_with_its_embedding(pair):
 def test_an_unknown_name_is_an_error(pair):
     with pytest.raises(KeyError, match="nothing"):
         Between(*pair).move({"nothing": 0.5})
+
+
+def test_slopes_are_what_a_small_step_changes(pair):
+    from worker.evaluation.likelihood import Span
+    from worker.evaluation.slopes import slopes
+
+    base, adapted = (model.float() for model in pair)
+    between = Between(base, adapted)
+    spans = [Span(tuple(range(1, 12)), 10), Span(tuple(range(20, 26)), 3)]
+    middle = dict.fromkeys(between.names, 0.6) | {"model.norm.weight": 1.2}
+    between.move(middle)
+    nats, found = slopes(between, spans, batch_tokens=11)
+    assert len(nats) == 2
+    for name in ("model.embed_tokens.weight", "model.layers.1.mlp.down_proj.weight", "model.norm.weight"):
+        sums = []
+        for step in (-0.01, 0.01):
+            between.move(middle | {name: middle[name] + step})
+            sums.append(slopes(between, spans)[0].sum())
+        assert found[between.names.index(name)] == pytest.approx((sums[1] - sums[0]) / 0.02, rel=0.02, abs=1e-3)
+    assert all(weight.grad is None for weight in between.model.parameters())

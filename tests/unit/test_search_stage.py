@@ -116,7 +116,8 @@ def test_a_search_that_was_killed_goes_on_to_the_same_choice(tmp_path, pair, sou
 
 
 def test_groups_are_searched_where_a_task_has_no_slope(tmp_path, pair, sources):
-    calibration = {"general": [file("general_cal"), file("choice_cal", "multiple_choice")], "domain": [file("domain_cal")]}
+    general = [file("general_cal"), file("choice_cal", "multiple_choice")]
+    calibration = {"general": general, "domain": [file("domain_cal")]}
     task = merging(tmp_path, pair, sources, controls=False, calibration=calibration)
     run(task, Heard())
     assert report_of(task)["evaluation"]["search"]["method"] == "groups"

@@ -25,8 +25,9 @@ FRONTIER = (0.97, 0.95, 0.9, 0.8)
 """shares of the gain that a frontier is drawn for"""
 LEAST_STEP = 0.0003  # of the objective: two steps that gain less end a climb
 CONFIDENCE = 0.95  # one-sided, of being better than the uniform curve
+_MIDDLE = 0.88
 _MARGIN = 0.001  # more than is asked is aimed at, so that what is found is not short of it by a hair
-_REACH = 0.3  # of a step, in every strength
+_REACH, _LEAST_REACH = 0.3, 0.05  # of a step, in every strength
 _COARSE = 0.6  # share of a group search's budget before groups are split
 Method = Literal["gradient", "groups"]
 
@@ -78,12 +79,13 @@ class Auto:
         method = self.method or ("gradient" if self.trials.yardstick.sloped else "groups")
         self._draw_curve()
         climb = self._climb(starts) if method == "gradient" else self._grouped(starts)
-        choices = []
-        for number, objective in enumerate(objectives):
+        choices: dict[int, Choice] = {}
+        for number, place in enumerate(_from_the_middle(objectives)):
             left = self.budget - self.trials.spent - self._reserve * (len(objectives) - number)
-            choices.append(self._checked(objective, climb(objective, left / (len(objectives) - number))))
+            found = climb(objectives[place], left / (len(objectives) - number))
+            choices[place] = self._checked(objectives[place], found)
         curve = tuple((t, *self._curve[t]) for t in sorted(self._curve))
-        return Outcome(choices=tuple(choices), method=method, spent=self.trials.spent, curve=curve)
+        return Outcome(choices=tuple(choices[i] for i in range(len(objectives))), method=method, spent=self.trials.spent, curve=curve)
 
     @property
     def _reserve(self) -> float:
@@ -110,7 +112,7 @@ class Auto:
                 if self.trials.spent + self.trials.cost("search", slopes=True) <= end:
                     ground.learn(self._look({unit: _mean(start, units[unit]) for unit in names}, units))
             reach = _REACH
-            while self.trials.spent + self.trials.cost("search", slopes=True) <= end and reach > _REACH / 4:
+            while self.trials.spent + self.trials.cost("search", slopes=True) <= end and reach > _LEAST_REACH:
                 before = max(objective.merit(look.values) for look in ground.looks)
                 best = ground.best(maximise=objective.side, least=objective.least + _MARGIN, reach=reach)
                 look = self._look(dict(zip(names, best.tolist(), strict=True)), units)
@@ -213,6 +215,11 @@ class Auto:
         trial = self.trials.ask(strengths, stretch, slopes=slopes)
         self.told()
         return trial
+
+
+def _from_the_middle(objectives: Sequence[Objective]) -> list[int]:
+    """Places in the order of the climbs: where most can be won first, since the others learn from it."""
+    return sorted(range(len(objectives)), key=lambda place: abs(objectives[place].least - _MIDDLE))
 
 
 def _mean(strengths: Strengths, names: Sequence[str]) -> float:

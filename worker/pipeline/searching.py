@@ -60,7 +60,8 @@ def search(evaluator: Evaluator, selection: Selection, reporter: Reporter) -> Fo
         _check_sides(sides["search"])
         trials = Trials(yardstick, journal=evaluator.task.work_dir / JOURNAL)
         auto = Auto(
-            trials, sides, asked.budget, method=_method(asked, yardstick), seed=evaluator.evaluation.seed,
+            trials, sides, asked.budget, method=_method(asked, yardstick), most=asked.most,
+            seed=evaluator.evaluation.seed,
             told=lambda: reporter.step(done=min(trials.spent, asked.budget), name=f"{trials.spent:.1f} evaluations"),
         )
         start = {name: t for name, t in selection.decisions.items() if name in between.sizes}
@@ -204,7 +205,7 @@ def _fate(row: Row, decisions: Mapping[str, float]) -> Row:
 def _facts(asked: AutoSearch, outcome: "Outcome", chosen: "Choice", *, sizes: Mapping[str, int]) -> dict[str, Any]:
     total = sum(sizes.values())
     return {
-        "objective": {"kind": asked.objective, "least": asked.least}, "budget": asked.budget,
+        "objective": {"kind": asked.objective, "least": asked.least}, "budget": asked.budget, "most": asked.most,
         "spent": round(outcome.spent, 2), "method": outcome.method, "groups": _groups(chosen, sizes=sizes, total=total),
         "curve": [{"t": t, "retention": retention, "gain_kept": gain} for t, retention, gain in outcome.curve],
         "choices": [

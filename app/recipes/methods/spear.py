@@ -49,6 +49,11 @@ class AutoSearch(BaseModel):
         "several gains kept, of which the one at `least` is merged",
     )
     least: Number = Field(0.9, ge=0, le=2, description="of gain kept; of retention where the objective is gain")
+    most: Number = Field(
+        1.4, ge=1, le=2,
+        description="the largest strength: above 1 lies beyond the adapted model, where weights that forget little may "
+        "have more of the gain",
+    )
     budget: Whole = Field(60, ge=12, le=10_000, description="evaluations of the calibration set, at most")
     method: Literal["gradient", "groups"] | None = Field(
         None,
