@@ -85,7 +85,10 @@ def _default(field: str, part: dict[str, Any], schema: dict[str, Any]) -> str:
 
 
 def _meaning(name: str, field: str, part: dict[str, Any]) -> str:
-    return OWN.get((name, field)) or str(part.get("description") or MEANINGS[field]).replace("|", "\\|")
+    words = OWN.get((name, field)) or part.get("description") or MEANINGS.get(field)
+    if not words:
+        raise ValueError(f"the parameter {field} of {name} needs a description in its field")
+    return str(words).replace("|", "\\|")
 
 
 def rewritten(text: str) -> str:
