@@ -50,7 +50,7 @@ def packed(request: Request, body: bytes, media_type: str, *, status: int = 200,
     """
     found = HEADERS | dict(headers or {})
     if len(body) >= _LEAST and "gzip" in request.headers.get("accept-encoding", ""):
-        body, found = gzip.compress(body, 6, mtime=0), found | {"Content-Encoding": "gzip"}
+        body, found = gzip.compress(body, 5, mtime=0), found | {"Content-Encoding": "gzip"}
     return Response(body, status, found, media_type=media_type)
 
 
