@@ -192,7 +192,7 @@ def _tell(found: "Outcome") -> None:
     for kind in dict.fromkeys(difference.what for difference in found.differences):
         _tell_kind([each for each in found.differences if each.what == kind])
     for name, (then, now) in found.engine.items():
-        err.print(f"note: {name} was {then}, now {now}", soft_wrap=True)
+        err.print(f"note: {name} was {then or 'not told'}, now {now or 'not told'}", soft_wrap=True)
     if not found.ran and any(each.what == "input" for each in found.differences):
         err.print("An input is not what it was, so the result cannot be the same. --anyway goes on.", soft_wrap=True)
 

@@ -4,13 +4,21 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from worker.pipeline.operations import FORMAT
+
 PACKAGES = ("spear-merge", "torch", "safetensors", "numpy", "scipy", "pydantic", "matplotlib")
 
 
 def engine(*, device: str) -> dict[str, str]:
-    """Versions of all that can change a digit of the result; the same on every machine of one image."""
+    """Versions of all that can change a digit of the result; the same on every machine of one image.
+
+    `arithmetic` counts the versions of our own that give other bytes, which may be several between two releases.
+    """
     versions = {name: _version(name) for name in PACKAGES}
-    return {"python": platform.python_version(), **versions, "machine": platform.machine(), "device": device}
+    return {
+        "python": platform.python_version(), **versions, "arithmetic": str(FORMAT), "machine": platform.machine(),
+        "device": device,
+    }  # fmt: skip
 
 
 def cpu_name() -> str:
