@@ -85,7 +85,8 @@ class Auto:
             found = climb(objectives[place], left / (len(objectives) - number))
             choices[place] = self._checked(objectives[place], found)
         curve = tuple((t, *self._curve[t]) for t in sorted(self._curve))
-        return Outcome(choices=tuple(choices[i] for i in range(len(objectives))), method=method, spent=self.trials.spent, curve=curve)
+        ordered = tuple(choices[place] for place in range(len(objectives)))
+        return Outcome(choices=ordered, method=method, spent=self.trials.spent, curve=curve)
 
     @property
     def _reserve(self) -> float:
