@@ -110,6 +110,17 @@ def test_a_report_of_the_first_version_still_makes_a_page(api):
     assert "What the colour shows" in look(api, f"/jobs/{job}?metric=snr")
 
 
+def test_a_merge_without_scores_tells_what_was_done_to_its_tensors(api):
+    report = make_report(layers=1, evaluated=False)
+    report["scores"], report["merge"]["operations"] = [], {"linear": 12}
+    report["heatmap"] = {name: [] for name in report["heatmap"]}
+    report["distribution"]["edges"] = []
+    text = look(api, f"/jobs/{keep(api, report=report)}")
+    assert "Tensors by operation: linear 12." in text
+    assert "What was done" in text
+    assert "Scored tensors" not in text
+
+
 def test_a_failed_job_says_what_broke_whose_fault_it_is_and_what_to_change(api):
     job = keep(api, status="failed", code=Code.NONFINITE_TENSOR)
     text = look(api, f"/jobs/{job}")
