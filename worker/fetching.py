@@ -82,7 +82,8 @@ class Fetching:
 
 
 def _bytes(checked: Preflight) -> int:
-    return sum(file.size for one in (*checked.heads, *checked.materials) for file in one.files)
+    weights = sum(file.size for head in checked.heads for file in head.files)
+    return weights + sum(file.size for material in checked.materials for file in material.files)
 
 
 def _check_files(recipe: AnyRecipe, sources: tuple[Source, ...]) -> None:

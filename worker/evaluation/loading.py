@@ -59,6 +59,7 @@ def load_tokenizer(path: Path, *, repo: str, base: Path) -> Any:
 
 def _loaded(path: Path, *, repo: str, base: Path, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     from transformers import AutoConfig, AutoModelForCausalLM  # noqa: PLC0415
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING  # noqa: PLC0415
     from transformers.utils import logging  # noqa: PLC0415
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -67,9 +68,10 @@ def _loaded(path: Path, *, repo: str, base: Path, options: dict[str, Any]) -> tu
             loaded: Any = AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, **options)
         else:
             config = AutoConfig.from_pretrained(base, **_SAFE)
+            architectures: Any = MODEL_FOR_CAUSAL_LM_MAPPING
+            given = {name: options[name] for name in ("dtype", "output_loading_info")}
             weights = _applied(path, base=base)
-            nowhere: Any = None
-            loaded = AutoModelForCausalLM.from_pretrained(nowhere, config=config, state_dict=weights, **options)
+            loaded = architectures[type(config)].from_pretrained(None, config=config, state_dict=weights, **given)
     except (ValueError, KeyError, OSError, ImportError) as error:
         message = f"{repo}: transformers cannot load it: {_told(error, path, base, repo=repo)}"
         raise SpearError(Code.MODEL_UNSUPPORTED, message, repo=repo) from error
