@@ -25,8 +25,8 @@ HOME = EVIDENCE.with_name("study")
 KINDS = ("general", *experts.DOMAINS)
 METHODS: list[dict[str, Any]] = [
     {"method": {"name": "task_arithmetic"}, "grid": {"lambda": [0.2, 0.4, 0.6, 1.0]}},
-    {"method": {"name": "ties"}, "grid": {"lambda": [0.5, 1.0], "density": [0.3, 0.7]}},
-    {"method": {"name": "dare_ties"}, "grid": {"lambda": [0.5, 1.0], "density": [0.5], "seed": [0, 1]}},
+    {"method": {"name": "ties"}, "grid": {"lambda": [1.0], "density": [0.3, 0.7]}},
+    {"method": {"name": "dare_ties"}, "grid": {"lambda": [1.0], "density": [0.5], "seed": [0, 1]}},
 ]
 
 

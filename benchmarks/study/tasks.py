@@ -7,10 +7,10 @@ from typing import Any
 
 from benchmarks.study.experts import documents
 
-TEXTS, QUESTIONS = {"held_out": 24, "calibration": 16}, {"held_out": 64, "calibration": 32}
-CHOICES = 4
-_LENGTHS = {"japanese": (48, 20)}
-_USUAL = (140, 48)
+TEXTS, QUESTIONS = {"held_out": 20, "calibration": 10}, {"held_out": 48, "calibration": 20}
+CHOICES = 3
+_LENGTHS = {"japanese": (36, 16)}
+_USUAL = (100, 40)
 """characters of what is given, and of a continuation; a Japanese character is about two tokens"""
 
 
@@ -41,7 +41,7 @@ def _pieces(kind: str, part: str) -> list[tuple[str, str]]:
     for text in documents(kind, part=part):
         if kind == "math":
             before, _, after = text.partition("\nAnswer:")
-            found.append((before + "\nAnswer:", after.rstrip("\n")[:80]))
+            found.append((before + "\nAnswer:", after.rstrip("\n")[:60]))
             continue
         step = given + following
         starts = range(0, len(text) - step, 3 * step)

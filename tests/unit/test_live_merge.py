@@ -51,7 +51,7 @@ def same(live, path: Path) -> bool:
 METHODS = [
     {"name": "task_arithmetic", "lambda": 0.7}, {"name": "ties", "density": 0.4},
     {"name": "dare_ties", "density": 0.5, "seed": 3}, {"name": "linear"}, {"name": "model_stock"},
-    {"name": "ties", "density": 0.4, "compat": "mergekit"},
+    {"name": "ties", "density": 0.4, "compat": "mergekit"}, {"name": "dare_ties", "density": 0.4, "compat": "mergekit"},
 ]  # fmt: skip
 
 
@@ -60,8 +60,9 @@ METHODS = [
 def test_a_live_model_is_what_a_merge_writes(tmp_path, models, dtype, method):
     task = make_task(tmp_path, models[dtype], method)
     live = Live(loaded(models[dtype][0]))
-    live.become(make_task(tmp_path / "other", models[dtype], {"name": "task_arithmetic", "lambda": -3.0}))
-    live.become(task)  # nothing of the merge before is left
+    live.become(make_task(tmp_path / "other", models[dtype], method))
+    live.become(make_task(tmp_path / "third", models[dtype], {"name": "task_arithmetic", "lambda": -3.0}))
+    live.become(task)  # nothing of the merges before is left
     merge(task, None, Reporter(io.BytesIO()))
     assert same(live, task.output)
 

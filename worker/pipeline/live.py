@@ -12,6 +12,7 @@ import torch
 from app.errors import Code, SpearError
 from worker.checkpoints.behind import WriteBehind
 from worker.checkpoints.dtypes import TORCH_DTYPES
+from worker.methods import Workspace
 from worker.pipeline.inputs import open_inputs
 from worker.pipeline.merge import Tensors, prepared
 from worker.pipeline.operations import Operation, plan_operations
@@ -29,6 +30,7 @@ class Live:
         self.model = model
         self._weights: dict[str, torch.Tensor] = {name: weight.data for name, weight in model.named_parameters()}
         self._weights |= {name: buffer for name, buffer in model.named_buffers() if name not in self._weights}
+        self._work: Workspace | None = None  # kept from merge to merge: compiled loops are loaded once
         self._needed = {name for name, _ in model.named_parameters()}  # a tied head is the embedding, named once
 
     def become(self, task: Task, decisions: Mapping[str, float] | None = None) -> None:
@@ -38,7 +40,8 @@ class Live:
             operations = plan_operations(task, checkpoints, decisions)
             places = self._places(operations)
             sink = _Sink(places or _fresh(operations))
-            run = Tensors(task, checkpoints, cast("WriteBehind", sink), prepared(operations, torch.device("cpu")), None)
+            self._work = prepared(operations, torch.device("cpu"), work=self._work)
+            run = Tensors(task, checkpoints, cast("WriteBehind", sink), self._work, None)
             for operation in operations:
                 sink.at = 0
                 run.perform(operation)

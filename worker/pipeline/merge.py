@@ -93,9 +93,13 @@ def merge(
     )
 
 
-def prepared(operations: Iterable[Operation], device: torch.device) -> Workspace:
-    """The buffers, and what the methods load once for all tensors."""
-    work, methods = Workspace(keep=4 * chunk_of(device), device=device), load_all()
+def prepared(
+    operations: Iterable[Operation], device: torch.device, *, work: Workspace | None = None
+) -> Workspace:
+    """The buffers (those of an earlier merge, where given), and what the methods load once for all tensors."""
+    work = work or Workspace(keep=4 * chunk_of(device), device=device)
+    work.memory.clear()  # what methods remember is one merge's
+    methods = load_all()
     asked: dict[str, list[Spec]] = {}
     for operation in operations:
         if operation.spec:
