@@ -22,7 +22,7 @@ from worker.evaluation.trials import Trials
 from worker.scores import Row, choose, rank
 from worker.scores.selection import Rules
 
-SEARCH = {"budget": 60, "most": 1.4}
+SEARCH = {"budget": 60, "most": 1.4, "curvature": "of the uniform curve"}
 """evaluations of the calibration set, for all asked gains together; the largest strength"""
 CURVE = (0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 STRENGTHS = (0.75, 0.4, 0.0)

@@ -70,14 +70,16 @@ def at(surface, strengths):
     return surface.sides("search").values(surface.measure(strengths, "search", slopes=False).sheets)
 
 
-@pytest.mark.parametrize(("sloped", "least_won"), [(True, 0.05), (False, 0.02)])
-@pytest.mark.parametrize("gain", [0.8, 0.95])
-def test_it_beats_the_uniform_curve_at_equal_gain_within_its_budget(sloped, least_won, gain):
+@pytest.mark.parametrize(
+    ("sloped", "gain", "budget", "least_won"),
+    [(True, 0.8, 60, 0.15), (True, 0.95, 60, 0.25), (True, 0.97, 20, 0.25), (False, 0.9, 30, 0.02)],
+)
+def test_it_beats_the_uniform_curve_at_equal_gain_within_its_budget(sloped, gain, budget, least_won):
     surface = Surface(sloped=sloped)
-    outcome, trials = searched(surface, objectives=[Objective("retention", gain)])
+    outcome, trials = searched(surface, objectives=[Objective("retention", gain)], budget=budget)
     choice = outcome.choices[0]
     assert outcome.method == ("gradient" if sloped else "groups")
-    assert trials.spent <= 60
+    assert trials.spent <= budget
     assert choice.searched
     retention, kept = at(surface, choice.strengths)
     assert kept >= gain - 1e-6

@@ -35,16 +35,19 @@ class Map:
 
     most: float = 1.0
     """the largest strength"""
+    bends: tuple[float, float] = (1.0, 1.0)
+    """how much either side's slope falls along the uniform curve, where all strengths rise by 1"""
     looks: list[Look] = field(default_factory=list)
     _curvature: list[Floats] = field(default_factory=list)
     _scale: Floats = field(default_factory=lambda: np.empty(0))
 
     def learn(self, look: Look) -> None:
-        """Add a look. The first one sets the scales, and curvatures to begin with: each slope's own size."""
+        """Add a look. The first one sets the scales, and curvatures to begin with, shared by slope."""
         if not self.looks:
             weight = np.abs(look.slopes[0]) + np.abs(look.slopes[1])
             self._scale = 1 / np.sqrt(np.maximum(weight, weight.max() * _LEAST_WEIGHT))
-            self._curvature = [np.diag(-np.abs(slope)) for slope in look.slopes]
+            shares = [np.abs(slope) / np.abs(slope).sum() for slope in look.slopes]
+            self._curvature = [np.diag(-bend * share) for bend, share in zip(self.bends, shares, strict=True)]
         for before in self.looks[-3:]:
             self._update(before, look)
         self.looks.append(look)

@@ -26,6 +26,7 @@ FRONTIER = (0.97, 0.95, 0.9, 0.8)
 LEAST_STEP = 0.0003  # of the objective: two steps that gain less end a climb
 CONFIDENCE = 0.95  # one-sided, of being better than the uniform curve
 _MIDDLE = 0.88
+_LEAST_BEND = 0.1
 _MARGIN = 0.001  # more than is asked is aimed at, so that what is found is not short of it by a hair
 _REACH, _LEAST_REACH = 0.3, 0.05  # of a step, in every strength
 _COARSE = 0.6  # share of a group search's budget before groups are split
@@ -90,8 +91,8 @@ class Auto:
 
     @property
     def _reserve(self) -> float:
-        """What the check of one choice costs."""
-        return self.trials.cost("check")
+        """What the check of one choice costs: its own, and that of the uniform point beside it."""
+        return 2 * self.trials.cost("check")
 
     def _draw_curve(self) -> None:
         sides = self.sides["search"]
@@ -105,7 +106,7 @@ class Auto:
         """By slopes. The map is kept from objective to objective."""
         units = finest(self.trials.yardstick.names)
         names = list(units)
-        ground = Map(most=self.most)
+        ground = Map(most=self.most, bends=self._bends())
 
         def climb(objective: Objective, budget: float) -> Strengths:
             end = self.trials.spent + budget
@@ -124,6 +125,12 @@ class Auto:
             return spread(dict(zip(names, chosen.at.tolist(), strict=True)), units)
 
         return climb
+
+    def _bends(self) -> tuple[float, float]:
+        """Of both sides along the uniform curve, by a parabola through its points."""
+        ts = sorted(self._curve)
+        found = [-2 * float(np.polyfit(ts, [self._curve[t][side] for t in ts], 2)[0]) for side in (RETENTION, GAIN)]
+        return max(found[0], _LEAST_BEND), max(found[1], _LEAST_BEND)
 
     def _starts(self, objective: Objective, starts: Sequence[Strengths]) -> list[Strengths]:
         """The uniform point that reaches what was asked, and of the others those that are better."""
@@ -175,8 +182,8 @@ class Auto:
     def _checked(self, objective: Objective, found: Strengths) -> Choice:
         """The found point if it beats the uniform curve on the stretch that was not searched, else the uniform one."""
         t = self._uniform_for(objective)
-        measured, low = self._advantage(objective, found)
-        better = low > 0
+        measured, low = self._advantage(objective, found, near=t)
+        better = low > 0 and found != self._uniform(t)
         strengths = found if better else self._uniform(t)
         values = self.sides["search"].values(self._ask(found, "search").sheets) if better else self._at(t)
         return Choice(
@@ -184,9 +191,11 @@ class Auto:
             values=values,
         )
 
-    def _advantage(self, objective: Objective, found: Strengths) -> tuple[float, float]:
+    def _advantage(self, objective: Objective, found: Strengths, *, near: float) -> tuple[float, float]:
+        """`near` is a point of the uniform curve close by: straight lines between far ones lie below it."""
         sides = self.sides["check"]
-        points = [sides.base, *(self._ask(self._uniform(t), "check").sheets for t in reversed(UNIFORM)), sides.adapted]
+        ts = sorted({*UNIFORM, near})
+        points = [sides.base, *(self._ask(self._uniform(t), "check").sheets for t in ts), sides.adapted]
         samples = sides.samples([*points, self._ask(found, "check").sheets])
         wanted, held = samples[:, objective.side], samples[:, 1 - objective.side]
         above = wanted[-1] - _along(held[:-1], wanted[:-1], held[-1])
