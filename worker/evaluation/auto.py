@@ -194,6 +194,8 @@ class Auto:
     def _advantage(self, objective: Objective, found: Strengths, *, near: float) -> tuple[float, float]:
         """`near` is a point of the uniform curve close by: straight lines between far ones lie below it."""
         sides = self.sides["check"]
+        if not sides.defined(RETENTION) or not sides.defined(GAIN):
+            return 0.0, 0.0  # so few items that nothing was forgotten or gained in them: they cannot vouch for anything
         ts = sorted({*UNIFORM, near})
         points = [sides.base, *(self._ask(self._uniform(t), "check").sheets for t in ts), sides.adapted]
         samples = sides.samples([*points, self._ask(found, "check").sheets])
