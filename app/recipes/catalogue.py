@@ -4,6 +4,7 @@
 """
 
 import difflib
+import gzip
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ def _refuse(name: str) -> None:
 
 @cache
 def _catalogue() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((files("app.recipes") / "catalogue.json").read_text())
+    found: dict[str, Any] = json.loads(gzip.decompress((files("app.recipes") / "catalogue.json.gz").read_bytes()))
     return found
 
 

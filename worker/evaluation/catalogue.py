@@ -1,8 +1,10 @@
 """The catalogue of what can be evaluated, made from the installed lm-eval and transformers.
 
-`python -m worker.evaluation.catalogue` writes `app/recipes/catalogue.json`; a test holds it to these libraries.
+`python -m worker.evaluation.catalogue` writes `app/recipes/catalogue.json.gz`; a test holds it to these
+libraries. `zcat` shows it, one line for each folder of tasks.
 """
 
+import gzip
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -17,7 +19,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 import app.recipes
 from app.recipes.catalogue import OURS
 
-FILE = Path(app.recipes.__file__).with_name("catalogue.json")
+FILE = Path(app.recipes.__file__).with_name("catalogue.json.gz")
 ROOTS: Mapping[str, Path] = {"": Path(lm_eval.__file__).parent / "tasks", OURS: Path(__file__).parent}
 """where task files stand, by the beginning of their paths in the catalogue"""
 _HARMLESS = frozenset({"trust_remote_code"})
@@ -120,4 +122,4 @@ def _members(config: Mapping[str, Any] | None) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    FILE.write_text(dump(make()))
+    FILE.write_bytes(gzip.compress(dump(make()).encode(), compresslevel=9, mtime=0))
