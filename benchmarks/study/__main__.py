@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -96,6 +97,8 @@ def running() -> Iterator[dict[str, str]]:
     """The service on this machine with its own servers and a local Hub; stopped at the end, whatever happens."""
     command = [Path(sys.executable).with_name("spear"), "up", "--local-hub", "--json", "--port", "0"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SPEAR_")}
+    for part in ("postgres", "hub", "jobs"):  # what an interrupted run has left would go on first
+        shutil.rmtree(HOME / "service" / part, ignore_errors=True)
     with (HOME / "service.log").open("w") as log:
         service = subprocess.Popen(
             [*command, "--data-dir", HOME / "service"], stdout=subprocess.PIPE, stderr=log, env=environment, text=True
