@@ -47,17 +47,24 @@ def _pairs(results: Sequence[Result]) -> Iterator[str]:
 
 
 def _auto(results: Sequence[Result]) -> Iterator[str]:
-    yield "| pair | seed | asked gain | uniform undoes | `auto` undoes, at gain | points over uniform at equal gain |"
-    yield "| --- | --- | --- | --- | --- | --- |"
+    yield "| pair | seed | search | asked gain | uniform undoes | `auto` undoes, at gain | over uniform at equal gain |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
     for one in results:
         for least in map(str, ASKED):
             uniform, auto = one["asked"]["uniform"][least], one["auto"][least]
             kept = "" if auto["searched"] else " (uniform kept)"
             yield (
-                f"| {one['pair'][0]}, {one['pair'][1]} | {one['pair'][2]} | {least} | {_percent(uniform)} | "
+                f"| {one['pair'][0]}, {one['pair'][1]} | {one['pair'][2]} | {_settings(one)} | {least} | "
+                f"{_percent(uniform)} | "
                 f"{_percent(auto['retention'])} at {100 * auto['gain']['value']:.1f}{kept} | "
                 f"{_points(auto['advantage'])} |"
             )
+
+
+def _settings(one: Result) -> str:
+    """Which search it was: results of earlier settings stand until they are made anew."""
+    settings = one.get("search_settings") or {"most": 1.0}
+    return f"t ≤ {settings['most']:g}{'' if 'curvature' in settings else ', as first written'}"
 
 
 def _cells(results: Sequence[Result]) -> Iterator[str]:
