@@ -24,7 +24,7 @@ from app.hub.manifest import Manifest
 from app.reproduce.sources import Located
 from app.settings import Settings
 
-PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
+PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OPENBLAS_CORETYPE")
 Device = Literal["auto", "cpu", "cuda"]
 Tell = Callable[[str, float, float, str], None]
 """stage, work done, work in all, unit"""
@@ -73,7 +73,7 @@ def compute(
     task = folder / "task.json"
     task.write_text(json.dumps(_task(manifest, folder=folder, threads=threads, device=device, rescore=rescore)))
     last: dict[str, Any] = {}
-    with _child(task, threads=threads, kernels=settings.home / "kernels") as messages:
+    with _child(task, threads=threads, kernels=_kernels(settings.home / "kernels")) as messages:
         stage: dict[str, Any] = {}
         for message in messages:
             if message["kind"] == "stage":
@@ -133,6 +133,19 @@ def _child(task: Path, *, threads: int, kernels: Path) -> Iterator[Iterator[dict
             if process.poll() is None and sys.exc_info()[0] is not None:
                 os.killpg(process.pid, signal.SIGKILL)  # it may have processes of its own
             process.wait()
+
+
+def _kernels(folder: Path) -> Path:
+    """The folder of what is compiled from these very sources: other ones must not find it.
+
+    The pipeline is not imported here, only found.
+    """
+    found = importlib.util.find_spec("worker")
+    places = (found.submodule_search_locations or ()) if found else ()
+    sources = hashlib.sha256()
+    for file in sorted(file for place in places for file in Path(place).rglob("*.py")):
+        sources.update(file.read_bytes())
+    return folder / f"again-{sources.hexdigest()[:16]}"
 
 
 def _environment(*, threads: int, kernels: Path) -> dict[str, str]:
