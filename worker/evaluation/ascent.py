@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 Floats = NDArray[np.float64]
+_NOTHING = 1e-12
 _LEAST_WEIGHT = 1e-3  # of the largest slope: strengths that hardly matter are not moved without bound for nothing
 
 
@@ -45,8 +46,8 @@ class Map:
         """Add a look. The first one sets the scales, and curvatures to begin with, shared by slope."""
         if not self.looks:
             weight = np.abs(look.slopes[0]) + np.abs(look.slopes[1])
-            self._scale = 1 / np.sqrt(np.maximum(weight, weight.max() * _LEAST_WEIGHT))
-            shares = [np.abs(slope) / np.abs(slope).sum() for slope in look.slopes]
+            self._scale = 1 / np.sqrt(np.maximum(weight, max(weight.max() * _LEAST_WEIGHT, _NOTHING)))
+            shares = [np.abs(slope) / max(np.abs(slope).sum(), _NOTHING) for slope in look.slopes]
             self._curvature = [np.diag(-bend * share) for bend, share in zip(self.bends, shares, strict=True)]
         for before in self.looks[-3:]:
             self._update(before, look)

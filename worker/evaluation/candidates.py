@@ -37,7 +37,7 @@ class Between:
         ours = dict(adapted.named_parameters())
         self._pairs = {name: _pair(weight.data, ours[name].data) for name, weight in base.named_parameters()}
         self._now = dict.fromkeys(self._live, 1.0)
-        self._work = Workspace()
+        self._work = Workspace(device=next(iter(self._live.values())).device)
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -130,13 +130,14 @@ class Filtered:
 def filtered(name: str, base: torch.Tensor, adapted: torch.Tensor) -> torch.Tensor:
     """DG-Hard's result for one weight."""
     out = torch.empty_like(adapted).reshape(-1)
-    method = load_all()["dg_hard"].made_for(Spec(name, tuple(base.shape), DG_HARD), Workspace())
     chunk = Chunk(0, base.numel(), base.reshape(-1), (adapted.reshape(-1),))
-    while method.turn < method.surveys:
-        method.survey(chunk)
-        method.conclude()
-        method.turn += 1
-    method.merge(chunk, out)
+    with base.device:  # where the method makes its own tensors
+        method = load_all()["dg_hard"].made_for(Spec(name, tuple(base.shape), DG_HARD), Workspace(device=base.device))
+        while method.turn < method.surveys:
+            method.survey(chunk)
+            method.conclude()
+            method.turn += 1
+        method.merge(chunk, out)
     return out.view(adapted.shape)
 
 
