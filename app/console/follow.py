@@ -10,6 +10,7 @@ from typing import Protocol, Self
 import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from app.client.calls import TERMINAL
 from app.client.types import Job, Stage
 from app.client.types import Progress as Amount
 from app.console.screen import Exit, err, size, span
@@ -109,14 +110,21 @@ class Lines:
         return None
 
     def tell(self, job: Job) -> None:
-        if job["status"] != self._status:
-            self._status = job["status"]
-            self._say(f"{job['id']} {self._status}")
+        ended = job["status"] in TERMINAL
+        if not ended:
+            self._tell_status(job)
         for stage in job["stages"]:
             self._stage(stage)
+        if ended:  # after its last stage
+            self._tell_status(job)
         amount, due = job["progress"], time.monotonic() - self._said_at >= LINE_SECONDS
         if amount and job["stage"] and due:
             self._say(f"{job['stage']}: {amount['percent']:.0f} % of {total(amount)}, {left(amount)}".rstrip(", "))
+
+    def _tell_status(self, job: Job) -> None:
+        if job["status"] != self._status:
+            self._status = job["status"]
+            self._say(f"{job['id']} {self._status}")
 
     def _stage(self, stage: Stage) -> None:
         key = (stage["attempt"], stage["name"])

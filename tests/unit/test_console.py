@@ -150,6 +150,7 @@ def test_a_followed_job_is_told_in_lines_where_there_is_no_terminal(service, tmp
     for line in ("job mrg_1", "mrg_1 queued", "mrg_1 running", "downloading", "downloading: done, 3 min 20 s",
                  "merging (attempt 2)", "mrg_1 succeeded"):  # fmt: skip
         assert line in lines, lines
+    assert lines[-1] == "mrg_1 succeeded"
 
 
 def test_lines_tell_progress_with_what_is_left(capsys):
