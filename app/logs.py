@@ -23,12 +23,22 @@ def configure(level: str) -> None:
     structlog.configure(
         processors=[*_COMMON, structlog.processors.format_exc_info, _JSON, _redacted],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(_NOW),
         cache_logger_on_first_use=False,
     )
     _take_over(level)
     for noisy in ("httpx2", "httpcore2", "huggingface_hub", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+class _Now:
+    """Standard error, whatever that is at the moment."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 class _Foreign(logging.StreamHandler[Any]):
@@ -37,7 +47,7 @@ class _Foreign(logging.StreamHandler[Any]):
 
 def _take_over(level: str) -> None:
     """Have what goes through `logging` written in our form, at this level."""
-    handler = _Foreign(sys.stderr)
+    handler = _Foreign(_NOW)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *_COMMON],
@@ -64,4 +74,5 @@ _COMMON: tuple[Any, ...] = (
     structlog.processors.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 )
+_NOW: Any = _Now()
 _JSON = structlog.processors.JSONRenderer(default=str)
