@@ -11,6 +11,7 @@ from app.recipes.evaluation import FileTask, RegisteredTask
 from worker.evaluation.bench import Bench, ask_all
 from worker.evaluation.language_model import LanguageModel
 from worker.evaluation.likelihood import Span, likelihoods
+from worker.evaluation.shortage import is_shortage, shortage_told
 from worker.evaluation.tasks import build
 
 TEXTS = ["The quick brown fox jumps over the lazy dog. " * 8, "Revenue rose.", "A worker claims it. " * 3]
@@ -53,7 +54,11 @@ def test_likelihoods_are_those_that_lm_eval_finds(loaded):
         assert [one.greedy for one in found] == [greedy for _, greedy in expected]
 
 
-def test_memory_that_runs_out_halves_the_batch_until_a_single_sequence_does_not_fit(loaded):
+CPU_SHORTAGE = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to"
+
+
+@pytest.mark.parametrize("shortage", [torch.OutOfMemoryError("no room"), RuntimeError(CPU_SHORTAGE)])
+def test_memory_that_runs_out_halves_the_batch_until_a_single_sequence_does_not_fit(loaded, shortage):
     model, _ = loaded
     spans = [Span(tuple(range(3, 3 + length)), 2) for length in (9, 8, 7, 6)]
     whole = likelihoods(model, spans, batch_tokens=4096)
@@ -67,7 +72,7 @@ def test_memory_that_runs_out_halves_the_batch_until_a_single_sequence_does_not_
 
         def forward(self, *, input_ids, **options):
             if len(input_ids) > self.most:
-                raise torch.OutOfMemoryError("no room")
+                raise shortage
             return model(input_ids=input_ids, **options)
 
     halved = likelihoods(Small(1), spans, batch_tokens=4096)
@@ -75,6 +80,15 @@ def test_memory_that_runs_out_halves_the_batch_until_a_single_sequence_does_not_
     with pytest.raises(SpearError) as caught:
         likelihoods(Small(0), spans, batch_tokens=4096)
     assert caught.value.code == Code.OUT_OF_MEMORY
+
+
+def test_memory_that_runs_out_is_told_by_its_own_code_on_the_cpu_too():
+    with pytest.raises(RuntimeError) as caught:  # as torch says it
+        torch.empty(2**45)
+    assert is_shortage(caught.value)
+    assert not is_shortage(RuntimeError("shapes cannot be multiplied"))
+    with pytest.raises(MemoryError), shortage_told():
+        torch.empty(2**45)
 
 
 def test_perplexity_is_the_models_own_loss_window_by_window(loaded, tmp_path):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from app.errors import Code, SpearError
 from worker.evaluation.candidates import Between
 from worker.methods import Spec, load_all
 from worker.methods.base import Chunk, Workspace
@@ -81,7 +82,8 @@ def test_slopes_are_what_a_small_step_changes(pair):
     spans = [Span(tuple(range(1, 12)), 10), Span(tuple(range(20, 26)), 3)]
     middle = dict.fromkeys(between.names, 0.6) | {"model.norm.weight": 1.2}
     between.move(middle)
-    nats, found = slopes(between, spans, batch_tokens=11)
+    with torch.no_grad():  # as in the computing child
+        nats, found = slopes(between, spans, batch_tokens=11)
     assert len(nats) == 2
     for name in ("model.embed_tokens.weight", "model.layers.1.mlp.down_proj.weight", "model.norm.weight"):
         sums = []
@@ -89,4 +91,37 @@ def test_slopes_are_what_a_small_step_changes(pair):
             between.move(middle | {name: middle[name] + step})
             sums.append(slopes(between, spans)[0].sum())
         assert found[between.names.index(name)] == pytest.approx((sums[1] - sums[0]) / 0.02, rel=0.02, abs=1e-3)
+    assert all(weight.grad is None for weight in between.model.parameters())
+
+
+def test_slopes_halve_a_batch_that_memory_is_too_small_for(pair, monkeypatch):
+    """Also where memory runs out in the backward pass, when some weights have had their share."""
+    from worker.evaluation.likelihood import Span
+    from worker.evaluation.slopes import slopes
+
+    between = Between(*(model.float() for model in pair))
+    spans = [Span(tuple(range(1, 1 + length)), 3) for length in (9, 8, 7)]
+    between.move(dict.fromkeys(between.names, 0.6))
+    whole = slopes(between, spans)
+    passes, pull, most = [0], between.pull, [1]
+    forward = between.model.forward
+
+    def seen(*, input_ids, **options):
+        passes[0] = len(input_ids)
+        return forward(input_ids=input_ids, **options)
+
+    def short(name, gradient):
+        if passes[0] > most[0] and name == "model.layers.0.mlp.down_proj.weight":
+            raise MemoryError
+        return pull(name, gradient)
+
+    monkeypatch.setattr(between.model, "forward", seen)
+    monkeypatch.setattr(between, "pull", short)
+    halved = slopes(between, spans)
+    assert halved[0] == pytest.approx(whole[0], rel=1e-5)
+    assert halved[1] == pytest.approx(whole[1], rel=1e-3, abs=1e-5)
+    most[0] = 0
+    with pytest.raises(SpearError) as caught:
+        slopes(between, spans)
+    assert caught.value.code == Code.OUT_OF_MEMORY
     assert all(weight.grad is None for weight in between.model.parameters())

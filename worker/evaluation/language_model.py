@@ -6,13 +6,13 @@ What is asked for is tokenised once and kept, so that measuring another candidat
 from collections.abc import Callable, Hashable
 from typing import Any
 
-import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from app.errors import Code, SpearError
 from worker.evaluation.likelihood import Likelihood, Span, likelihoods
+from worker.evaluation.shortage import SHORTAGES, shortage_told
 
 BATCH_TOKENS = 4096
 
@@ -57,8 +57,9 @@ class LanguageModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
 
     def _generated(self, requests: list[Instance]) -> list[str]:
         try:
-            made: list[str] = super().generate_until(requests, disable_tqdm=True)
-        except (MemoryError, torch.OutOfMemoryError) as error:
+            with shortage_told():
+                made: list[str] = super().generate_until(requests, disable_tqdm=True)
+        except SHORTAGES as error:
             if len(requests) == 1:
                 raise SpearError(Code.OUT_OF_MEMORY, "memory is too small to generate one answer") from error
         except AssertionError as error:  # lm-eval's own check

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from app.errors import Code, SpearError
+from worker.evaluation.shortage import SHORTAGES, shortage_told
 
 _SOFTMAX_ROWS = 128  # logits turned to float32 at once: a bound on memory where vocabularies are large
 
@@ -72,8 +73,9 @@ def _batches(order: Sequence[int], spans: Sequence[Span], *, batch_tokens: int) 
 
 def _scored(model: Any, spans: list[Span]) -> list[Likelihood]:
     try:
-        return _forward(model, spans)
-    except (MemoryError, torch.OutOfMemoryError) as error:
+        with shortage_told():
+            return _forward(model, spans)
+    except SHORTAGES as error:
         if len(spans) == 1:
             raise SpearError(
                 Code.OUT_OF_MEMORY, f"memory is too small for one sequence of {len(spans[0].tokens)} tokens"

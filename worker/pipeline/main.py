@@ -9,6 +9,7 @@ import torch
 
 from app.errors import Code, SpearError
 from worker.checkpoints.disk import FULL
+from worker.evaluation.shortage import is_shortage
 from worker.pipeline.run import run
 from worker.pipeline.task import Reporter, Task
 
@@ -25,13 +26,15 @@ def main() -> None:
             reporter.done(run(task, reporter))
         except SpearError as error:
             reporter.error(code=error.code, message=error.message, names=error.names)
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            reporter.error(code=Code.OUT_OF_MEMORY, message=f"memory ran out: {error}", names={})
         except OSError as error:
             if error.errno not in FULL:
                 raise
             names = {"file": Path(error.filename).name} if error.filename else {}
             reporter.error(code=Code.DISK_FULL, message=f"the disk is full: {error.strerror}", names=names)
         except Exception as error:  # noqa: BLE001  (told to the supervisor, traced to the log)
+            if is_shortage(error):
+                said = str(error).partition("\n")[0]
+                reporter.error(code=Code.OUT_OF_MEMORY, message=f"memory ran out: {said}", names={})
+                return
             traceback.print_exc()
             reporter.error(code=Code.INTERNAL_ERROR, message=f"{type(error).__name__} in the pipeline", names={})
