@@ -91,7 +91,9 @@ class Search:
         best = max(self.points, key=objective.value)
         for group in self.groups:
             self._try({**best.strengths, group: _moved(best.strengths[group])}, "probe")
-        while self.asked < self.budget:
+        before = -1
+        while before < self.asked < self.budget:  # a proposal that is known already would be made for ever
+            before = self.asked
             self._try(self._proposal(objective), "model")
         return max(self.points, key=objective.value)
 

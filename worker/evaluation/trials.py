@@ -65,13 +65,20 @@ class Trials:
         if key not in self._billed:
             self._billed.add(key)
             self.spent += self.cost(stretch, slopes=slopes)
-        if key not in self._known:
-            self._keep(key, self.yardstick.measure(strengths, stretch, slopes=slopes))
-        return self._known[key]
+        return self._trial(key, strengths, stretch, slopes=slopes)
+
+    def end(self, strengths: Strengths, stretch: Stretch) -> Trial:
+        """One of the two models themselves, without a bill: shares are counted from them."""
+        return self._trial(_key(strengths, stretch, slopes=False), strengths, stretch, slopes=False)
 
     def cost(self, stretch: Stretch, *, slopes: bool = False) -> float:
         """In evaluations."""
         return self.yardstick.share(stretch) * (3 if slopes else 1)
+
+    def _trial(self, key: str, strengths: Strengths, stretch: Stretch, *, slopes: bool) -> Trial:
+        if key not in self._known:
+            self._keep(key, self.yardstick.measure(strengths, stretch, slopes=slopes))
+        return self._known[key]
 
     def _keep(self, key: str, trial: Trial) -> None:
         self._known[key] = trial

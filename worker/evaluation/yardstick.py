@@ -45,7 +45,7 @@ class BenchYardstick:
         losses = [(one.label, one.bench) for one in tasks if isinstance(one.bench, Bench) and _rolls(one.bench)]
         every = len(losses) == len(tasks)
         self._spans = {label: _spans(bench, self._model) for label, bench in losses} if every else {}
-        self._last: tuple[Strengths, Sheets] | None = None
+        self._wholes: dict[tuple[tuple[str, float], ...], Sheets] = {}  # a point is asked for stretch by stretch
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -80,19 +80,20 @@ class BenchYardstick:
             sheets[label] = _sheet(label, own, nats, stretch=stretch)
         return Trial(sheets=sheets, slopes=found if slopes else None)
 
-    def sides(self, stretch: Stretch, *, seed: int) -> Sides:
-        """With the sheets of both ends."""
+    def sides(self, stretch: Stretch, *, seed: int, ask: Callable[[Strengths, Stretch], Trial] | None = None) -> Sides:
+        """With the sheets of both ends; `ask` is who measures them, if somebody keeps what was measured."""
+        ask = ask or (lambda strengths, stretch: self.measure(strengths, stretch, slopes=False))
         ends = (dict.fromkeys(self.names, 0.0), dict.fromkeys(self.names, 1.0))
-        base, adapted = (self.measure(end, stretch, slopes=False).sheets for end in ends)
+        base, adapted = (ask(end, stretch).sheets for end in ends)
         return Sides(base=base, adapted=adapted, parts={one.label: one.part for one in self._tasks}, seed=seed)
 
     def _whole(self, strengths: Strengths) -> Sheets:
-        if self._last is None or self._last[0] != strengths:
+        point = tuple(sorted(strengths.items()))
+        if point not in self._wholes:
             self._between.move(strengths)
             asked = {one.label: one.bench.ask(self._model) for one in self._tasks}
-            sheets = {label: sheet.model_copy(update={"task": label}) for label, sheet in asked.items()}
-            self._last = (dict(strengths), sheets)
-        return self._last[1]
+            self._wholes[point] = {label: sheet.model_copy(update={"task": label}) for label, sheet in asked.items()}
+        return self._wholes[point]
 
 
 def _rolls(bench: Bench) -> bool:

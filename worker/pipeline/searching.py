@@ -56,9 +56,9 @@ def search(evaluator: Evaluator, selection: Selection, reporter: Reporter) -> Fo
         _check_names(evaluator, between)
         yardstick = _yardstick(evaluator, between, tokenizer, reporter)
         stretches: tuple[Stretch, ...] = ("search", "check")
-        sides = {each: yardstick.sides(each, seed=evaluator.evaluation.seed) for each in stretches}
-        _check_sides(sides["search"])
         trials = Trials(yardstick, journal=evaluator.task.work_dir / JOURNAL)
+        sides = {each: yardstick.sides(each, seed=evaluator.evaluation.seed, ask=trials.end) for each in stretches}
+        _check_sides(sides["search"])
         auto = Auto(
             trials, sides, asked.budget, method=_method(asked, yardstick), most=asked.most,
             seed=evaluator.evaluation.seed,
