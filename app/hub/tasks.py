@@ -47,8 +47,8 @@ class Materials:
     def of(self, evaluation: Evaluation) -> tuple[Material, ...]:
         """Everything that must be fetched, checked as far as it can be without fetching it.
 
-        Raises `SpearError` with the recipe's pointer: `task_unknown`, `task_unsupported`, the refusals of access,
-        `limit_exceeded`, `invalid_recipe` where a task to calibrate on is one to report on under another name.
+        Raises `SpearError` with the recipe's pointer: `task_unknown`, `task_unsupported`, `task_empty`, the refusals of
+        access, `limit_exceeded`, `invalid_recipe` where a task to calibrate on is one to report on under another name.
         """
         held_out = self._sources(evaluation.general, at="/evaluation/general")
         held_out |= self._sources(evaluation.domain, at="/evaluation/domain")
@@ -82,6 +82,8 @@ class Materials:
         if file is None:
             message = f"{task.repo} has no file {task.path} at {task.revision}"
             raise SpearError(Code.TASK_INVALID, message, repo=task.repo, file=task.path)
+        if file.size == 0:
+            raise SpearError(Code.TASK_EMPTY, f"{task.repo}: {task.path} is empty", repo=task.repo, file=task.path)
         _bounded([file], repo=task.repo, limit=self._settings.max_task_bytes, name="max_task_bytes")
         self._keep(repo_type, pinned, (file,), registered=False)
         return file.digest
@@ -151,7 +153,10 @@ def _refuse_shared(held_out: Mapping[str, str], calibration: Mapping[str, str]) 
 @contextmanager
 def _at(pointer: str, task: AnyTask) -> Iterator[None]:
     """Gives refusals from inside their place in the recipe."""
-    fields = {Code.REVISION_NOT_FOUND: "revision", Code.TASK_INVALID: "path", Code.LIMIT_EXCEEDED: "path"}
+    fields = {
+        Code.REVISION_NOT_FOUND: "revision", Code.TASK_INVALID: "path", Code.TASK_EMPTY: "path",
+        Code.LIMIT_EXCEEDED: "path",
+    }  # fmt: skip
     try:
         yield
     except SpearError as error:

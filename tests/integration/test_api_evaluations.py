@@ -129,6 +129,14 @@ def test_files_that_are_not_there(sets):
     assert found[:3] == (422, "revision_not_found", "/evaluation/general/0/revision")
 
 
+def test_an_empty_file_is_refused_at_once(sets):
+    api = sets
+    push_set(api, {"empty.jsonl": b""})
+    calibration = {"general": [prose(api, name="cal", path="empty.jsonl")]}
+    found = refusal(api, {"general": [prose(api)], "calibration": calibration})
+    assert found[:3] == (422, "task_empty", "/evaluation/calibration/general/0/path")
+
+
 def test_what_is_calibrated_on_is_never_reported_on(sets):
     api = sets
     same = {"general": [prose(api)], "calibration": {"general": [prose(api, name="copy")]}}
