@@ -10,12 +10,13 @@ from app.api.services import Services, Uses
 from app.api.views import JobView
 from app.dashboard import headline as head
 from app.dashboard.access import PageRoute, Viewer
-from app.dashboard.charts import METRICS, change_chart, gantt_chart, heatmap_chart, tradeoff_chart
+from app.dashboard.charts import METRICS, change_chart, gantt_chart, heatmap_chart, strengths_chart, tradeoff_chart
 from app.dashboard.evaluation import evaluation_of, models_of, notes_of, points_of, tasks_of, tradeoff_of
 from app.dashboard.faults import fault_of
 from app.dashboard.finding import document_of, find_job, last_events, score_rows, view_of
 from app.dashboard.provenance import commands_of, inputs_of, recipe_text, retry_command
 from app.dashboard.rendering import page, part
+from app.dashboard.searching import prediction_of, search_of
 from app.dashboard.study import study_of
 from app.dashboard.tensors import COLUMNS, read_view, table
 from app.jobs.callers import Caller
@@ -95,12 +96,13 @@ def _run_values(
 
 def _result_values(view: JobView, report: dict[str, Any] | None) -> dict[str, Any]:
     evaluation = evaluation_of(report)
-    tradeoff = tradeoff_of(evaluation)
+    tradeoff, search = tradeoff_of(evaluation), search_of(evaluation)
     return {
         "report": report, "evaluation": evaluation, "tasks": tasks_of(evaluation), "points": points_of(evaluation),
         "notes": notes_of(evaluation), "study": study_of(report), "models": models_of(evaluation),
         "has_controls": any(p.get("kind") == "control" for p in evaluation.get("points") or ()),
-        "tradeoff": tradeoff_chart(tradeoff) if tradeoff else "",
+        "tradeoff": tradeoff_chart(tradeoff) if tradeoff else "", "search": search,
+        "strengths": strengths_chart(search.groups) if search else "", "prediction": prediction_of(evaluation),
         "change": change_chart(report) if report and report.get("distribution") else "",
         "inputs": inputs_of(view, report), "commands": commands_of(view), "recipe": recipe_text(view),
     }  # fmt: skip

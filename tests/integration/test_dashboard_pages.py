@@ -13,7 +13,15 @@ from app.dashboard.assets import FOLDER, TYPES, asset_url
 from app.dashboard.rendering import POLICY
 from app.errors import Code
 from tests.fixtures.api import Api
-from tests.fixtures.reports import EMBEDDING, add_job, make_report, make_sheets, make_spectra
+from tests.fixtures.reports import (
+    EMBEDDING,
+    add_job,
+    make_prediction,
+    make_report,
+    make_search,
+    make_sheets,
+    make_spectra,
+)
 
 VOID = {"meta", "link", "input", "br", "path", "rect", "circle", "line"}
 
@@ -87,6 +95,26 @@ def test_a_finished_job_tells_all_in_the_order_of_the_questions(api, whole):
     assert text.count('class="cell"') >= 224
     assert "93.1 %" in text
     assert "spear, balanced" in text
+
+
+def test_a_search_tells_how_it_came_to_its_strengths_and_what_the_scores_foretold(api):
+    report = make_report(layers=2)
+    report["evaluation"] |= {"search": make_search(), "prediction": make_prediction()}
+    report["evaluation"]["diagnosis"][0]["groups"] = ["embedding"]
+    text = look(api, f"/jobs/{keep(api, report=report)}")
+    order = [
+        "Groups: embedding.", "How the strengths were found", "at least 90 % of the gain kept",
+        "58.5 of 60 evaluations",
+        "head, mlp.2/2 went beyond the adapted model", "mlp.2/2: t = 1.4, 14.3 % of the parameters, beyond",
+        "auto at gain kept of 0.9 <b>(merged)</b>", "as searched", "at least 1.3 %", "t = 0.605 for all weights",
+        "What was restored, and why", "Before and after", "Did the scores tell it?", "12 tensors",
+        '<th scope="row">SWCI', "The run",
+    ]  # fmt: skip
+    places = [text.find(words) for words in order]
+    assert -1 not in places, order[places.index(-1)]
+    assert places[-6:] == sorted(places[-6:])
+    assert places[:5] == sorted(places[:5])
+    Elements(text)
 
 
 def test_without_an_evaluation_the_page_says_what_is_missing(api):

@@ -46,6 +46,17 @@ def test_the_text_tells_what_was_restored_from_which_commits(tmp_path: Path) -> 
     assert "embedding 25.0%" in text
 
 
+def test_a_searched_merge_does_not_claim_one_strength(tmp_path: Path) -> None:
+    sides = {side: [{"name": side, "kind": "perplexity", "repo": "org/sets", "path": f"{side}.jsonl"}]
+             for side in ("general", "domain")}  # fmt: skip
+    other = {side: [{**tasks[0], "name": f"{side}_cal", "path": f"{side}_cal.jsonl"}] for side, tasks in sides.items()}
+    task = make_task(tmp_path, method={"name": "spear", "policy": "auto"},
+                     recipe={"evaluation": {**sides, "calibration": other}})  # fmt: skip
+    text = card_of(task)
+    assert "Strength: each weight by a strength of its own, which policy auto found" in text
+    assert "of the way back" not in text
+
+
 def test_the_recipe_in_the_card_is_the_jobs(tmp_path: Path) -> None:
     task = make_task(tmp_path, recipe={"labels": {"note": "```\n# not a heading\n<script>"}})
     text = card_of(task)

@@ -17,12 +17,14 @@ from hypothesis import strategies as st
 
 from app.dashboard.charts import (
     METRICS,
+    Strength,
     TradeOff,
     Trial,
     change_chart,
     gantt_chart,
     heatmap_chart,
     spectra_chart,
+    strengths_chart,
     tradeoff_chart,
 )
 from app.dashboard.charts.gantt import duration
@@ -82,6 +84,7 @@ def make_trials() -> TradeOff:
     return TradeOff(trials=trials, min_retention=0.9, min_gain=0.85)
 
 
+STRENGTHS = {"attention.1/2": 0.36, "embedding": 0.0, "mlp.1/2": 1.0, "mlp.2/2": 1.4}
 CHARTS = {
     "heatmap": lambda: heatmap_chart(make_report()),
     "heatmap-snr": lambda: heatmap_chart(make_report(), metric="snr", link=lambda kind, layer: f"?c={kind}&{layer}"),
@@ -89,6 +92,7 @@ CHARTS = {
     "change": lambda: change_chart(make_report()),
     "gantt": lambda: gantt_chart(make_stages(), now=START + timedelta(seconds=201)),
     "tradeoff": lambda: tradeoff_chart(make_trials()),
+    "strengths": lambda: strengths_chart([Strength(group=name, t=t, share=0.25) for name, t in STRENGTHS.items()]),
 }  # fmt: skip
 
 
@@ -125,7 +129,19 @@ def test_colour_is_never_the_only_sign_of_a_restored_cell() -> None:
     assert "layer 10, down: score 0.7, 25% restored" in [cell[0].text for cell in cells]
 
 
+def test_strengths_beyond_the_adapted_model_have_room_and_their_own_sign() -> None:
+    tree = ET.fromstring(CHARTS["strengths"]())
+    bars = [node for node in tree.iter() if node.attrib.get("class", "").startswith("bar")]
+    assert [bar.attrib["class"] for bar in bars] == ["bar", "bar", "bar", "bar past"]
+    ends = [(float(bar.attrib["x"]), float(bar.attrib["x"]) + float(bar.attrib["width"])) for bar in bars]
+    assert ends[1][0] == pytest.approx(120)  # the base, at the left
+    assert ends[3][0] == pytest.approx(ends[1][1])  # the adapted model
+    assert ends[3][1] == pytest.approx(504)  # 1.4, at the right
+    assert (ends[3][1] - ends[3][0]) / (ends[1][1] - ends[1][0]) == pytest.approx(0.4, abs=1e-3)
+
+
 def test_nothing_to_draw_is_nothing() -> None:
+    assert strengths_chart([]) == ""
     report = make_report()
     report["heatmap"]["layers"] = report["distribution"]["edges"] = []
     assert heatmap_chart(report) == change_chart(report) == gantt_chart([], now=START) == ""

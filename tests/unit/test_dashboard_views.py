@@ -11,10 +11,11 @@ from app.dashboard.comparison import overlap, recipe_differences
 from app.dashboard.evaluation import models_of, tasks_of, tradeoff_of
 from app.dashboard.faults import SERVICE, fault_of
 from app.dashboard.rendering import many, size
+from app.dashboard.searching import prediction_of, search_of
 from app.dashboard.study import study_of
 from app.dashboard.tensors import csv_text, read_view, table
 from app.errors import KINDS, Code, SpearError
-from tests.fixtures.reports import make_evaluation, make_report
+from tests.fixtures.reports import make_evaluation, make_prediction, make_report, make_search
 
 
 def test_the_report_that_pages_are_tried_on_is_one_that_workers_write() -> None:
@@ -69,6 +70,27 @@ def test_the_curve_shows_held_out_points_and_leaves_out_what_is_not_known() -> N
     assert later is not None
     assert len(later.trials) == 13  # the only held-out point is not known: the search's are shown
     assert tradeoff_of({"points": []}) is None
+
+
+def test_a_search_is_told_in_words_and_may_be_missing() -> None:
+    assert search_of({}) is search_of({"search": None}) is prediction_of({"prediction": None}) is None
+    found = search_of({"search": make_search()})
+    assert found is not None
+    assert found.beyond == ["head", "mlp.2/2"]
+    assert [(one.chosen, one.taken) for one in found.choices] == [
+        (True, "as searched"), (False, "t = 0.605 for all weights"),
+    ]  # fmt: skip
+    gain = make_search() | {"objective": {"kind": "gain", "least": 0.95}, "method": "groups"}
+    other = search_of({"search": gain})
+    assert other is not None
+    assert (other.aim, other.how.partition(":")[0]) == (
+        "as much of the gain as can be kept at a retention of at least 95 %",
+        "by groups of weights, split where it pays",
+    )
+    told = prediction_of({"prediction": make_prediction()})
+    assert told is not None
+    assert [words for words, _ in told.correlations] == ["score", "SNR", "SWCI", "SVDR", "relative change"]
+    assert told.sample[0]["change"] == max(one["change"] for one in told.sample)
 
 
 def test_recipes_differ_where_it_matters() -> None:

@@ -65,7 +65,7 @@ def score_figure(told: Report) -> Figure:
     )
     head = f"{told.selection.selected} of {told.selection.scored} tensors restored"
     head += f" · {count(told.selection.parameters)} parameters"
-    return _figure(told, panels, head=head, under=strength_of(told.method.parameters.get("t")))
+    return _figure(told, panels, head=head, under=strength_of(told.method.parameters))
 
 
 def component_figure(told: Report) -> Figure:

@@ -8,6 +8,7 @@ from worker.pipeline.task import Task
 from worker.report.evaluation import statement
 from worker.report.schema import Evaluation, Selection
 
+FOUND = "each weight by a strength of its own, which policy auto found on the calibration tasks"
 NO_EVALUATION = "No evaluation was run: what this did to the model's abilities has not been measured."
 
 
@@ -26,11 +27,14 @@ def verdict(
 
 def strength(task: Task) -> str:
     """How far a restored tensor moved, in words; empty for methods without a `t`."""
-    return strength_of(getattr(task.method, "t", None))
+    return strength_of({name: getattr(task.method, name, None) for name in ("policy", "t")})
 
 
-def strength_of(t: float | None) -> str:
-    """The same for a `t` from a report."""
+def strength_of(parameters: Mapping[str, Any]) -> str:
+    """The same for a method's parameters from a report."""
+    if parameters.get("policy") == "auto":
+        return FOUND
+    t = parameters.get("t")
     if t is None:
         return ""
     if t == 0:

@@ -17,6 +17,7 @@ from app.dashboard.charts.matrix import (
     sweep_chart,
 )
 from app.dashboard.charts.spectra import spectra_chart
+from app.dashboard.charts.strengths import Strength, strengths_chart
 from app.dashboard.charts.tradeoff import TradeOff, Trial, tradeoff_chart
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "AnswerSheet",
     "Matrix",
     "Series",
+    "Strength",
     "Sweep",
     "TradeOff",
     "Trial",
@@ -33,6 +35,7 @@ __all__ = [
     "heatmap_chart",
     "matrix_chart",
     "spectra_chart",
+    "strengths_chart",
     "sweep_chart",
     "tradeoff_chart",
 ]
