@@ -47,7 +47,7 @@ class Cell:
     @property
     def key(self) -> str:
         """For instance `2:0+1:ties:density=0.5,lambda=0.3`."""
-        chosen = ",".join(f"{name}={value:g}" for name, value in self.settings)
+        chosen = ",".join(f"{name}={value:.12g}" for name, value in self.settings)  # a seed has up to ten digits
         return ":".join((str(self.stage), "+".join(map(str, self.experts)), self.method, chosen))
 
     @property

@@ -112,6 +112,14 @@ def test_the_cells_are_every_stage_method_and_grid_point():
     assert (recipe.method.seed, recipe.method.density) == (1, 0.5)
 
 
+def test_cells_of_long_seeds_are_told_apart():
+    grid = {"lambda": [0.5, 0.5000001], "seed": [4000000001, 4000000002]}
+    study = parse_study(BODY | {"methods": [{"method": {"name": "dare_ties"}, "grid": grid}]})
+    cells = study.cells()
+    assert len({cell.key for cell in cells}) == len(cells) == (3 + 3 + 1) * 4
+    assert cells[0].key == "1:0:dare_ties:lambda=0.5,seed=4000000001"
+
+
 def test_the_finance_group_is_its_eighteen_tasks():
     evaluation = {**BODY["evaluation"], "domain": [{"task": "spear_finance", "ability": "finance", "weight": 2.0}]}
     experts = [{"repo": repo, "domain": "finance"} for repo in EXPERTS]
