@@ -10,6 +10,9 @@ import signal
 from collections import Counter
 
 STAGES = ("resolving", "downloading", "scoring", "selecting", "merging", "verifying", "publishing")
+"""of a merge that nothing is asked of. What a recipe adds (`preparing`, `searching`, `controls`, `evaluating`, and the
+stages of studies) has the same points, `searching.step` and so on; they are not among `POINTS`, because the jobs of the
+chaos suite, which dies at each of those, measure nothing."""
 
 POINTS: tuple[str, ...] = (
     "claim.written",  # the row is ours, nothing is done yet

@@ -51,7 +51,7 @@ def search_of(evaluation: Mapping[str, Any]) -> Search | None:
     found = evaluation.get("search")
     if not found:
         return None
-    groups = [_strength(name, one) for name, one in (found.get("groups") or {}).items()]
+    groups = [_strength(name, one) for name, one in sorted((found.get("groups") or {}).items())]
     return Search(
         aim=_aim(found), how=_how(found), groups=groups, beyond=[one.group for one in groups if one.t > 1],
         choices=[_choice(one) for one in found.get("choices") or ()],

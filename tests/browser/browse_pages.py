@@ -8,7 +8,7 @@ import pytest
 from app.errors import Code
 from app.jobs.workers import Badge
 from tests.fixtures.api import Api
-from tests.fixtures.reports import add_job, make_report, make_sheets, make_spectra
+from tests.fixtures.reports import add_job, make_prediction, make_report, make_search, make_sheets, make_spectra
 
 
 @pytest.fixture
@@ -22,6 +22,14 @@ def whole(api: Api, caller: Any) -> str:
     report = make_report()
     documents = {"spectra": make_spectra(report), "sheets": make_sheets()}
     return add_job(api.services.database, caller, report=report, documents=documents)
+
+
+@pytest.fixture
+def searched(api: Api, caller: Any) -> str:
+    """A finished job of `policy: auto`."""
+    report = make_report(layers=4)
+    report["evaluation"] |= {"search": make_search(), "prediction": make_prediction()}
+    return add_job(api.services.database, caller, report=report)
 
 
 @pytest.fixture
@@ -140,6 +148,17 @@ def test_a_failure_says_what_broke(api, eyes, failed):
     eyes.shoot("failure")
 
 
+def test_a_search_tells_how_it_came_to_its_strengths(api, eyes, searched):
+    eyes.sign_in(api.key, path=f"/jobs/{searched}")
+    page = eyes.page
+    assert page.locator("svg[aria-label^='Mean strength'] .bar.past").count() == 2
+    page.click("text=The 7 groups as a table")
+    page.wait_for_selector("th:has-text('mlp.2/2') >> visible=true")
+    assert "Did the scores tell it?" in page.text_content("main")
+    assert eyes.audit() == []
+    eyes.shoot("searched")
+
+
 def test_two_jobs_side_by_side(api, eyes, whole, caller):
     stronger = make_report(seed=3, share=0.5)
     other = add_job(api.services.database, caller, report=stronger, target="org/llama-8b-stronger")
@@ -160,15 +179,18 @@ def test_an_administrator_sees_the_workers(api, eyes):
     eyes.shoot("fleet")
 
 
-def test_dark_is_dark_and_can_be_overruled(api, dark_eyes, whole, failed):
+def test_dark_is_dark_and_can_be_overruled(api, dark_eyes, whole, failed, searched):
     eyes, page = dark_eyes, dark_eyes.page
     eyes.go("/")
     assert eyes.audit() == []
     eyes.sign_in(api.key)
     assert eyes.audit() == []
     eyes.shoot("jobs-dark")
-    eyes.go(f"/jobs/{failed}")
-    assert eyes.audit() == []
+    for name, path in (("failure", f"/jobs/{failed}"), ("compare", f"/compare?a={whole}&b={searched}"),
+                       ("searched", f"/jobs/{searched}")):  # fmt: skip
+        eyes.go(path)
+        assert eyes.audit() == [], name
+        eyes.shoot(f"{name}-dark")
     eyes.go(f"/jobs/{whole}")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(13, 17, 23)"
     assert eyes.audit() == []
@@ -181,13 +203,13 @@ def test_dark_is_dark_and_can_be_overruled(api, dark_eyes, whole, failed):
     assert eyes.audit() == []
 
 
-def test_a_phone_is_wide_enough(api, phone_eyes, whole, failed):
+def test_a_phone_is_wide_enough(api, phone_eyes, whole, failed, searched):
     eyes = phone_eyes
     eyes.go("/")
     assert not eyes.is_wider_than_the_screen()
     eyes.sign_in(api.key)
     for name, path in (("jobs", "/"), ("job", f"/jobs/{whole}"), ("failure", f"/jobs/{failed}"),
-                       ("compare", f"/compare?a={whole}&b={failed}")):  # fmt: skip
+                       ("searched", f"/jobs/{searched}"), ("compare", f"/compare?a={whole}&b={failed}")):  # fmt: skip
         eyes.go(path)
         assert not eyes.is_wider_than_the_screen(), name
         assert eyes.audit() == [], name

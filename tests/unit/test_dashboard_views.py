@@ -77,6 +77,11 @@ def test_a_search_is_told_in_words_and_may_be_missing() -> None:
     found = search_of({"search": make_search()})
     assert found is not None
     assert found.beyond == ["head", "mlp.2/2"]
+    shuffled = make_search()  # as jsonb gives it back: shorter names first
+    shuffled["groups"] = dict(sorted(shuffled["groups"].items(), key=lambda item: len(item[0])))
+    again = search_of({"search": shuffled})
+    assert again is not None
+    assert again.groups == found.groups
     assert [(one.chosen, one.taken) for one in found.choices] == [
         (True, "as searched"), (False, "t = 0.605 for all weights"),
     ]  # fmt: skip
