@@ -7,6 +7,7 @@ import pytest
 import structlog
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from structlog.contextvars import clear_contextvars
 
 from app.logs import configure
 from app.tracing import tracing
@@ -75,6 +76,7 @@ def test_a_workers_attempt_is_part_of_the_trace(jobs, exported, tmp_path):
     from worker.supervisor import supervise
 
     exported.clear()
+    clear_contextvars()  # of whatever ran before in this process
     job_id = jobs.submit(traceparent=SENT["traceparent"], request_id="asked-by-me", recipe={"method": {}})
     url = jobs.database.engine.url.render_as_string(hide_password=False)
     settings = Settings(database_url=url, redis_url="redis://127.0.0.1:1", data_dir=tmp_path, max_attempts=1)
