@@ -1,13 +1,11 @@
 """Measuring models that exist already."""
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter
 
-from app.api.auth import Writer
-from app.api.jobs import accepted, add_job_routes
+from app.api.intake import Intake
+from app.api.jobs import add_job_routes
 from app.api.problems import RESPONSES
-from app.api.services import Uses
 from app.api.sheets import add_sheet_route
-from app.api.submit import IdempotencyKey, submit
 from app.api.views import JobView
 from app.jobs.states import Kind
 from app.recipes import Measuring, parse_measuring
@@ -16,17 +14,9 @@ router = APIRouter(prefix="/evaluations", tags=["evaluations"], responses=RESPON
 
 
 @router.post("", status_code=202, response_model=JobView, operation_id="submit_evaluation")
-def post_evaluation(
-    *, recipe: Measuring, request: Request, response: Response, services: Uses, caller: Writer,
-    idempotency_key: IdempotencyKey = None,
-) -> JobView:
+def post_evaluation(*, recipe: Measuring, intake: Intake) -> JobView:
     """Ask the models what the tasks ask; with base and experts, tell retention and gain kept. Nothing is published."""
-    job, replayed = submit(
-        services, recipe, caller=caller, key=idempotency_key, request_id=request.state.request_id
-    )
-    if replayed:
-        response.headers["Idempotent-Replayed"] = "true"
-    return accepted(services, response, job)
+    return intake.take(recipe)
 
 
 add_job_routes(router, Kind.EVALUATION, parse=parse_measuring)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Response
-from fastapi import Request as HttpRequest
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from pydantic import WithJsonSchema
@@ -15,31 +14,22 @@ from pydantic import WithJsonSchema
 from app.api.auth import Reader, Writer
 from app.api.bodies import Body
 from app.api.cursors import Cursors
+from app.api.intake import RETRY_AFTER, Intake, accepted
 from app.api.services import Services, Uses
 from app.api.stream import MEDIA_TYPE, last_seen, stream
-from app.api.submit import IdempotencyKey, Request, submit
+from app.api.submit import Request
 from app.api.views import EventPage, JobPage, JobView, ScorePage, view_event, view_job
 from app.errors import Code, SpearError
 from app.jobs.states import TERMINAL, Kind, Status
 from app.jobs.store import Glimpse
-from app.jobs.tables import Job
 from app.queue.dispatch import announce
 
 MAX_WAIT_SECONDS = 30
-RETRY_AFTER = "2"
 Label = Annotated[str, WithJsonSchema({"type": "string", "pattern": ":"})]
 _NAMES = {
     Kind.MERGE: ("merge", "merges"), Kind.SCORES: ("scoring", "scorings"),
     Kind.EVALUATION: ("evaluation", "evaluations"), Kind.STUDY: ("study", "studies"),
 }  # fmt: skip
-
-
-def accepted(services: Services, response: Response, job: Job) -> JobView:
-    """The body and headers of a 202."""
-    view = view_job(job, services.store.stages([job.id])[job.id])
-    response.headers["Location"] = view.links["self"]
-    response.headers["Retry-After"] = RETRY_AFTER
-    return view
 
 
 def add_job_routes(router: APIRouter, kind: Kind, *, parse: Callable[[Any], Request]) -> None:
@@ -110,22 +100,12 @@ def _add_retry(router: APIRouter, kind: Kind, *, parse: Callable[[Any], Request]
     one = _NAMES[kind][0]
 
     @router.post("/{job_id}/retry", status_code=202, response_model=JobView, operation_id=f"retry_{one}")
-    def post_retry(
-        *, job_id: str, request: HttpRequest, response: Response, services: Uses, caller: Writer,
-        idempotency_key: IdempotencyKey = None,
-    ) -> JobView:
+    def post_retry(*, job_id: str, intake: Intake) -> JobView:
         """Submit the recipe of a failed or cancelled job again, as a new job; its revisions are resolved anew."""
-        old = services.store.get(caller, job_id, kind=kind)
+        old = intake.services.store.get(intake.caller, job_id, kind=kind)
         if old.status not in (Status.FAILED, Status.CANCELLED):
             raise SpearError(Code.NOT_RETRYABLE, f"job {job_id} is {old.status}", job=job_id)
-        recipe = parse(old.recipe)
-        job, replayed = submit(
-            services, recipe, caller=caller, key=idempotency_key, retry_of=job_id,
-            request_id=request.state.request_id,
-        )
-        if replayed:
-            response.headers["Idempotent-Replayed"] = "true"
-        return accepted(services, response, job)
+        return intake.take(parse(old.recipe), retry_of=job_id)
 
 
 def _add_details(router: APIRouter, kind: Kind) -> None:

@@ -2,17 +2,18 @@
 
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter
 
 from app.api.auth import Writer
 from app.api.deliveries import add_delivery_routes
 from app.api.exports import add_export_route
-from app.api.jobs import accepted, add_job_routes
+from app.api.intake import Intake
+from app.api.jobs import add_job_routes
 from app.api.problems import RESPONSES
 from app.api.services import Uses
 from app.api.sheets import add_sheet_route
 from app.api.spectra import add_spectrum_route
-from app.api.submit import IdempotencyKey, check, plan, submit
+from app.api.submit import check, plan
 from app.api.views import JobView, PlanView
 from app.errors import Code, SpearError
 from app.jobs.states import Kind
@@ -23,18 +24,10 @@ router = APIRouter(prefix="/merges", tags=["merges"], responses=RESPONSES)
 
 
 @router.post("", status_code=202, response_model=JobView, operation_id="submit_merge")
-def post_merge(
-    *, form: AnyForm, request: Request, response: Response, services: Uses, caller: Writer,
-    idempotency_key: IdempotencyKey = None,
-) -> JobView:
+def post_merge(*, form: AnyForm, intake: Intake) -> JobView:
     """Check the recipe, ours or mergekit's, against the Hub and queue the merge."""
     with written(form) as recipe:
-        job, replayed = submit(
-            services, recipe, caller=caller, key=idempotency_key, request_id=request.state.request_id
-        )
-    if replayed:
-        response.headers["Idempotent-Replayed"] = "true"
-    return accepted(services, response, job)
+        return intake.take(recipe)
 
 
 @router.post(
