@@ -5,14 +5,14 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import delete, func, select, tuple_, update
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from app.jobs.caches import trim
 from app.jobs.database import Database
 from app.jobs.tables import AnswerSheet, Document
 
 KEY = ("model", "task", "settings")
-_COLUMNS = tuple(getattr(AnswerSheet, name) for name in KEY)
 
 
 class AnswerSheets:
@@ -39,13 +39,7 @@ class AnswerSheets:
 
     def trim(self) -> int:
         """Drop the least recently used above the bound; how many."""
-        size = func.octet_length(AnswerSheet.data)
-        running = func.sum(size).over(order_by=(AnswerSheet.used_at.desc(), *_COLUMNS)).label("running")
-        sums = select(*_COLUMNS, running).subquery()
-        excess = select(*(sums.c[name] for name in KEY)).where(sums.c.running > self._max_bytes)
-        statement = delete(AnswerSheet).where(tuple_(*_COLUMNS).in_(excess)).returning(AnswerSheet.task)
-        with self._database.transaction() as session:
-            return len(session.scalars(statement).all())
+        return trim(self._database, AnswerSheet, key=KEY, max_bytes=self._max_bytes)
 
 
 class JobSheets:

@@ -7,14 +7,14 @@ import base64
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, delete, func, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Select, and_, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from app.jobs.caches import trim
 from app.jobs.database import Database
 from app.jobs.tables import Document, Spectrum
 
 KEY = ("digest", "tensor", "algorithm", "precision", "device_class")
-_COLUMNS = tuple(getattr(Spectrum, name) for name in KEY)
 
 
 class Spectra:
@@ -50,13 +50,7 @@ class Spectra:
 
     def trim(self) -> int:
         """Drop the least recently used above the bound; how many."""
-        size = func.octet_length(Spectrum.data)
-        running = func.sum(size).over(order_by=(Spectrum.used_at.desc(), *_COLUMNS)).label("running")
-        sums = select(*_COLUMNS, running).subquery()
-        excess = select(*(sums.c[name] for name in KEY)).where(sums.c.running > self._max_bytes)
-        statement = delete(Spectrum).where(tuple_(*_COLUMNS).in_(excess)).returning(Spectrum.tensor)
-        with self._database.transaction() as session:
-            return len(session.scalars(statement).all())
+        return trim(self._database, Spectrum, key=KEY, max_bytes=self._max_bytes)
 
 
 def _same_of_another_algorithm(row: dict[str, Any]) -> ColumnElement[bool]:
