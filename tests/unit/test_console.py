@@ -1,29 +1,26 @@
 """`spear` as programs and people use it, against a service that answers from a list: outputs, errors, exit statuses."""
 
-import http.server
 import json
 import os
 import pty
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from app.console.follow import Lines
 from app.console.screen import Exit, size, span
+from tests.fixtures.scripted import Script, playing
 
 
-@dataclass
-class Service:
-    """Answers in order, and what was asked."""
+class Service(Script):
+    """Its answers are (status, body), each of a new version."""
 
-    port: int = 0
-    answers: list[tuple[int, Any]] = field(default_factory=list)
-    seen: list[tuple[str, str, bytes]] = field(default_factory=list)
+    def next(self) -> tuple[int, dict[str, str], Any]:
+        status, content = self.answers.pop(0)
+        return status, {"ETag": f'W/"{len(self.seen)}"'}, content
 
     def spear(self, *words: str, **more: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -33,39 +30,14 @@ class Service:
 
     def env(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("SPEAR_")}
-        return kept | {"SPEAR_API_URL": f"http://127.0.0.1:{self.port}", "SPEAR_API_KEY": "spear_k", "COLUMNS": "100"}
+        return kept | {"SPEAR_API_URL": self.url, "SPEAR_API_KEY": "spear_k", "COLUMNS": "100"}
 
 
 @pytest.fixture
 def service() -> Iterator[Service]:
     made = Service()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def _answer(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            made.seen.append((self.command, self.path, body))
-            status, content = made.answers.pop(0)
-            sent = json.dumps(content).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(sent)))
-            self.send_header("ETag", f'W/"{len(made.seen)}"')
-            self.end_headers()
-            self.wfile.write(sent)
-
-        def do_GET(self) -> None:
-            self._answer()
-
-        def do_POST(self) -> None:
-            self._answer()
-
-        def log_message(self, *_: object) -> None: ...
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    made.port = server.server_address[1]
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    yield made
-    server.shutdown()
-    server.server_close()
+    with playing(made):
+        yield made
 
 
 def job(status: str = "succeeded", **more: Any) -> dict[str, Any]:
@@ -128,7 +100,7 @@ def test_filters_of_the_list_are_passed_on(service):
     ended = service.spear("list", "--status", "failed", "--status", "queued", "--target", "a/b", "--label", "x:y",
                           "--kind", "scores", "--limit", "5", "--json")  # fmt: skip
     assert (ended.returncode, json.loads(ended.stdout)) == (0, [])
-    [(_, path, _)] = service.seen
+    [(_, path, _, _)] = service.seen
     assert path.startswith("/scores?")
     for part in ("status=failed", "status=queued", "target=a%2Fb", "label=x%3Ay", "limit=5"):
         assert part in path
@@ -241,7 +213,7 @@ def test_a_recipe_may_come_from_stdin_and_a_plan_says_no(service):
     ended = service.spear("plan", "-", input='{"base": {"repo": "a/b"}}')
     assert ended.returncode == Exit.FAILED
     assert json.loads(ended.stdout)["refusals"] == [refusal]
-    assert json.loads(service.seen[0][2]) == {"base": {"repo": "a/b"}}
+    assert json.loads(service.seen[0][3]) == {"base": {"repo": "a/b"}}
 
 
 def test_an_unknown_method_names_those_there_are(service):

@@ -1,13 +1,9 @@
 """The Python client against a server that is away, slow, limited and wrong; sync and async alike."""
 
 import asyncio
-import http.server
-import json
 import subprocess
 import sys
-import threading
 import time
-from dataclasses import dataclass, field
 
 import httpx2
 import pytest
@@ -25,56 +21,14 @@ from app.client import (
     UnavailableError,
     calls,
 )
-
-
-@dataclass
-class Script:
-    """Answers to come: (status, headers, body); None drops the connection. What came in is kept."""
-
-    port: int = 0
-    answers: list = field(default_factory=list)
-    seen: list = field(default_factory=list)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+from tests.fixtures.scripted import Script, playing
 
 
 @pytest.fixture
 def script():
     made = Script()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def _answer(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            made.seen.append((self.command, self.path, headers, body))
-            answer = made.answers.pop(0)
-            if answer is None:
-                self.close_connection = True
-                return
-            status, extra, content = answer
-            sent = b"" if content is None else content if isinstance(content, bytes) else json.dumps(content).encode()
-            self.send_response(status)
-            for name, value in ({"Content-Length": str(len(sent))} | extra).items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(sent)
-
-        def do_GET(self) -> None:
-            self._answer()
-
-        def do_POST(self) -> None:
-            self._answer()
-
-        def log_message(self, *_: object) -> None: ...
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    made.port = server.server_address[1]
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    yield made
-    server.shutdown()
-    server.server_close()
+    with playing(made):
+        yield made
 
 
 def job(status: str = "running", **more) -> dict:
