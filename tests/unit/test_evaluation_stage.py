@@ -29,6 +29,7 @@ class Heard(Reporter):
     """What the child says, kept."""
 
     def __init__(self):
+        super().__init__(_Stream(self))
         self.said = []
 
     def _say(self, kind, **data):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from worker.evaluation.identity import Key
 from worker.pipeline.evaluate import Evaluator
 from worker.pipeline.score import parameters
-from worker.pipeline.searching import Found, beats, pair
+from worker.pipeline.searching import Found, pair
 from worker.pipeline.select import rules_of, unscored
 from worker.report import schema
 from worker.scores import Row, Selection
@@ -72,7 +72,7 @@ class Booth:
         self._model = model
         self.sizes: dict[str, int] = model.between.sizes
         self.decisions = {name: t for name, t in decisions.items() if name in self.sizes}
-        self._asked = LanguageModel(model.between.model, tokenizer, told=beats(evaluator.reporter))
+        self._asked = LanguageModel(model.between.model, tokenizer, told=evaluator.reporter.beat)
         parts = {one.label: Part("general", one.task.weight) for one in parents.general}
         parts |= {one.label: Part("domain", one.task.weight) for one in parents.domain}
         adapted = next(iter(parents.adapted.values()))

@@ -2,7 +2,6 @@
 
 import gc
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -33,7 +32,6 @@ SHEETS = "sheets.json"
 """the answer sheets of all models, for the job's page; they are not published"""
 RESULT = "result"
 """the name of what was merged, among the models"""
-BEAT_SECONDS = 2.0
 Further = Callable[["Evaluator", Parents], Mapping[str, Any]]
 """what else is to be found out beside the result: fields of `schema.Evaluation` to add"""
 
@@ -278,7 +276,6 @@ class _Progress:
         self._evaluator = evaluator
         self._readies = evaluator.benches.held_out
         self._done = 0
-        self._told = time.monotonic()
         total = models * sum(one.bench.size for one in self._readies)
         evaluator.reporter.stage("evaluating", total=total, unit="items")
 
@@ -289,12 +286,7 @@ class _Progress:
             self._done += one.bench.size
             self._evaluator.reporter.step(done=self._done, name=one.label, model=subject.repo)
 
-        return self._evaluator.sheets(subject, self._readies, told=self._beat, answered=answered)
-
-    def _beat(self) -> None:
-        if time.monotonic() - self._told > BEAT_SECONDS:
-            self._told = time.monotonic()
-            self._evaluator.reporter.beat()
+        return self._evaluator.sheets(subject, self._readies, told=self._evaluator.reporter.beat, answered=answered)
 
 
 def _named(subjects: Sequence[Subject]) -> dict[str, Subject]:

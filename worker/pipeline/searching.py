@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.errors import Code, SpearError
 from app.recipes.methods.spear import AutoSearch
-from worker.pipeline.evaluate import BEAT_SECONDS, Evaluator, Subject
+from worker.pipeline.evaluate import Evaluator, Subject
 from worker.pipeline.score import parameters
 from worker.pipeline.select import unscored
 from worker.pipeline.task import Reporter
@@ -98,21 +98,7 @@ def _yardstick(evaluator: Evaluator, between: "Between", tokenizer: Any, reporte
     benches = evaluator.benches
     tasks = [Asked(one.label, one.bench, Part("general", one.task.weight)) for one in benches.calibration_general]
     tasks += [Asked(one.label, one.bench, Part("domain", one.task.weight)) for one in benches.calibration_domain]
-    return BenchYardstick(between, tokenizer, tasks, told=beats(reporter))
-
-
-def beats(reporter: Reporter) -> Any:
-    """Tells the supervisor now and then that work goes on."""
-    import time  # noqa: PLC0415
-
-    last = [time.monotonic()]
-
-    def beat() -> None:
-        if time.monotonic() - last[0] > BEAT_SECONDS:
-            last[0] = time.monotonic()
-            reporter.beat()
-
-    return beat
+    return BenchYardstick(between, tokenizer, tasks, told=reporter.beat)
 
 
 def _check_names(evaluator: Evaluator, between: "Between") -> None:

@@ -4,6 +4,7 @@ The child has no credentials, no database and no network: everything it needs is
 """
 
 import json
+import time
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -140,6 +141,9 @@ class Task(BaseModel):
         return self.inputs[-len(self.recipe.models) :] if isinstance(self.recipe, Measuring) else ()
 
 
+BEAT_SECONDS = 2.0
+
+
 class Reporter:
     """The child's end of the pipe: one JSON object per line.
 
@@ -148,6 +152,7 @@ class Reporter:
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
+        self._beaten = time.monotonic()
 
     @property
     def stream(self) -> BinaryIO:
@@ -171,8 +176,10 @@ class Reporter:
         self._say("sheet", record=record)
 
     def beat(self) -> None:
-        """Work goes on, though there is nothing to tell yet."""
-        self._say("beat")
+        """Work goes on, though there is nothing to tell yet; may be said as often as one likes."""
+        if time.monotonic() - self._beaten > BEAT_SECONDS:
+            self._beaten = time.monotonic()
+            self._say("beat")
 
     def warning(self, message: str) -> None:
         self._say("warning", message=message)
