@@ -6,17 +6,16 @@ three are measured in turn, so that whatever else the machine does disturbs all 
 
 import argparse
 import json
-import os
 import shutil
 import statistics
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 from benchmarks.cases import CASES, SHARD_BYTES, Case, mergekit_jobs, our_task
 from benchmarks.checkpoints import make_pair
-from benchmarks.measure import Figures, run_pipeline, run_plain, together
+from benchmarks.measure import Figures, run_pipeline, run_plain
+from benchmarks.two import copy, two_workers
 
 HOME = Path(".bench")
 MERGEKIT = "mergekit==0.1.5"
@@ -36,19 +35,27 @@ def main() -> None:
     models = HOME / arguments.size
     print(f"checkpoints under {models}", file=sys.stderr)
     make_pair(models, size=arguments.size)
+    if arguments.two:
+        for name in arguments.methods:
+            print(two_workers(CASES[name], models.resolve(), _room(arguments), rounds=arguments.runs), flush=True)
+    else:
+        _side_by_side(arguments, models.resolve())
+    if not arguments.keep:
+        shutil.rmtree(models)
+
+
+def _room(arguments: argparse.Namespace) -> Path:
+    return (arguments.out or HOME).resolve()
+
+
+def _side_by_side(arguments: argparse.Namespace, models: Path) -> None:
     python = None if arguments.no_mergekit else _mergekit()
-    room = (arguments.out or HOME).resolve()
     rows = {}
     print(HEADER)
     for name in arguments.methods:
-        rows[name] = [_round(CASES[name], models.resolve(), python, room) for _ in range(arguments.runs)]
-        if arguments.runs:
-            print(_line(name, rows[name]), flush=True)
-    for name in arguments.methods if arguments.two else ():
-        print(_two_workers(CASES[name], models.resolve(), room), flush=True)
+        rows[name] = [_round(CASES[name], models, python, _room(arguments)) for _ in range(arguments.runs)]
+        print(_line(name, rows[name]), flush=True)
     (HOME / f"results-{arguments.size}.json").write_text(json.dumps(rows, indent=1, default=vars))
-    if not arguments.keep:
-        shutil.rmtree(models)
 
 
 def _arguments() -> argparse.Namespace:
@@ -58,7 +65,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--memory", action="store_true", help="only: peak memory by stage for 0.1 GB and 2 GB")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--no-mergekit", action="store_true")
-    parser.add_argument("--two", action="store_true", help="also the throughput of two worker processes")
+    parser.add_argument("--two", action="store_true", help="only: the throughput of two workers beside that of one")
     parser.add_argument("--out", type=Path, help="where outputs are written, by default beside the checkpoints")
     parser.add_argument("--keep", action="store_true", help="keep the checkpoints for the next run")
     return parser.parse_args()
@@ -77,7 +84,7 @@ def _mergekit() -> str:
 def _round(case: Case, models: Path, python: str | None, room: Path) -> dict[str, Figures]:
     """One measurement of everything; outputs are written under `room`."""
     out = room / "out"
-    figures = {"floor": _floor(case, models, out)}
+    figures = {"floor": copy(case, models, out, CORE)}
     task = our_task(case, models, work=out)
     stages = run_pipeline(sys.executable, task, core=CORE)
     figures |= {"merge": stages["merging"], "verify": stages["verifying"]}
@@ -107,20 +114,6 @@ def _memory(method: str) -> None:
         shutil.rmtree(models)
 
 
-def _floor(case: Case, models: Path, out: Path) -> Figures:
-    """Reading all inputs, and writing one output, by `cat`."""
-    folders = [models / name for name in sorted({"base", *case.experts})]
-    read = [str(file) for folder in folders for file in sorted(folder.glob("*.safetensors"))]
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir()
-    files = sorted((models / "base").glob("*.safetensors"))
-    copies = "".join(f"; cat '{file}' > '{out / file.name}'" for file in files)
-    listing = " ".join(f"'{file}'" for file in read)
-    found = run_plain(["sh", "-c", f"cat {listing} > /dev/null{copies}"], core=CORE)
-    shutil.rmtree(out)
-    return found
-
-
 def _line(name: str, rounds: list[dict[str, Figures]]) -> str:
     """A row of the table: medians, and ratios within each round."""
     walls = [_median(row[part].wall for row in rounds) for part in ("floor", "merge", "verify", "unpinned")]
@@ -138,32 +131,6 @@ def _line(name: str, rounds: list[dict[str, Figures]]) -> str:
         cells.append(f"{_median(cpu):.1f}")
         cells.append(f"{max(r['mergekit'].anonymous - r['mergekit start'].anonymous for r in rounds):.0f}")
     return "| " + " | ".join(cells) + " |"
-
-
-def _two_workers(case: Case, models: Path, room: Path) -> str:
-    """How much more two worker processes on two cores get done than one on one.
-
-    Whole processes, from their start to their last word, and their merging stages, each beside the one alone. A run
-    before that brings the inputs into the page cache.
-    """
-    cores = sorted(os.sched_getaffinity(0))[:2]
-    work = [room / f"out{core}" for core in cores]
-    run_pipeline(sys.executable, our_task(case, models, work=work[0]), core=cores[0])
-    walls, merging = [], []
-    for count in (1, 2):
-        tasks = [our_task(case, models, work=folder) for folder in work[:count]]
-        stages: list[dict[str, Figures]] = []
-        runs = [partial(_into, stages, task, core) for task, core in zip(tasks, cores, strict=False)]
-        walls.append(together(runs))
-        merging.append(statistics.mean(each["merging"].wall for each in stages))
-    for folder in work:
-        shutil.rmtree(folder)
-    whole, stage = (2 * alone / both for alone, both in (walls, merging))
-    return f"two workers, {case.name}: {whole:.2f} times the throughput of one, merging stage {stage:.2f}"
-
-
-def _into(stages: list[dict[str, Figures]], task: Path, core: int) -> None:
-    stages.append(run_pipeline(sys.executable, task, core=core))
 
 
 def _median(values: object) -> float:
