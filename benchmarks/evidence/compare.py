@@ -3,94 +3,90 @@
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from benchmarks.evidence.kits import SMALL, Kit
 from benchmarks.evidence.plan import ASKED, PairName
-from benchmarks.evidence.ruler import Ruler, load
+from benchmarks.evidence.rivals import CURVE, candidates, selection
+from benchmarks.evidence.ruler import PARTS, Ruler
 from benchmarks.evidence.scoring import score
-from benchmarks.evidence.train import COSTS, prepare
+from benchmarks.evidence.train import COSTS
 from worker.evaluation.auto import Auto, Outcome
 from worker.evaluation.bootstrap import Floats, estimate
 from worker.evaluation.candidates import Between
-from worker.evaluation.controls import Candidate, Filtered, at_random, by_relative_change, dg_hard, uniform
+from worker.evaluation.controls import Filtered, uniform
 from worker.evaluation.search import Objective
 from worker.evaluation.sides import GAIN, RETENTION, Sheets, Sides
 from worker.evaluation.trials import Trials
-from worker.scores import Row, choose, rank
-from worker.scores.selection import Rules
+from worker.scores import Row
 
 SEARCH = {"budget": 60, "most": 1.4, "curvature": "of the uniform curve"}
 """evaluations of the calibration set, for all asked gains together; the largest strength"""
-CURVE = (0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
-STRENGTHS = (0.75, 0.4, 0.0)
-DRAWN = (0.75, 0.4)
-"""strengths of random selections, and of all where the scores are not compared one by one"""
-PRESETS = {"conservative": 0.10, "balanced": 0.25, "aggressive": 0.50}
-SCORES = ("snr", "swci", "svdr")
 KEPT_DRAWS = 500
 """of the bootstrap, in the results"""
 
 
-def compare(pair: PairName) -> dict[str, Any]:
+def compare(pair: PairName, kit: Kit = SMALL) -> dict[str, Any]:
     """The pair's results, from the folder of results where they are known."""
     if pair.results.exists():
         known = dict(json.loads(pair.results.read_text()))
         if known.get("search_settings") == SEARCH:
             return known
-        results = {**known, **_search_anew(pair, known)}
+        results = {**known, **_search_anew(pair, known, kit=kit)}
     else:
-        prepare(pair)
-        results = _compare(pair)
+        kit.prepare(pair)
+        results = _compare(pair, kit)
     pair.results.parent.mkdir(parents=True, exist_ok=True)
     pair.results.write_text(json.dumps(results))
     return results
 
 
-def _search_anew(pair: PairName, known: Mapping[str, Any]) -> dict[str, Any]:
+def _search_anew(pair: PairName, known: Mapping[str, Any], *, kit: Kit) -> dict[str, Any]:
     """Where the settings of the search have changed since: only that part of the results."""
-    base, adapted = load(pair.base), load(pair.adapted)
+    base, adapted = kit.load(pair.base), kit.load(pair.adapted)
     between = Between(base, adapted)
-    held_out = Ruler(between, domain=pair.domain, part="held_out")
+    held_out = Ruler(between, kit.texts(pair, "held_out"))
     rows, others = score(base, adapted)
     curve = []
     for candidate in uniform(tuple(between.sizes), ts=CURVE):
         between.move(candidate.strengths)
         curve.append(({}, held_out.ask(between.model)))
-    found, spent = _searched(between, pair, rows, others, curve=curve, held_out=held_out, sides=held_out.sides())
+    calibration = Ruler(between, kit.texts(pair, "calibration"))
+    found, spent = _searched(
+        calibration, pair, selection(rows, others, share=0.25), curve=curve, held_out=held_out, sides=held_out.sides()
+    )
     return {**found, "costs": {**known["costs"], "search": spent}}
 
 
 def _searched(
-    between: Between, pair: PairName, rows: Sequence[Row], others: Sequence[Row], *,
+    calibration: Ruler, pair: PairName, start: Mapping[str, float], *,
     curve: Sequence[tuple[dict[str, Any], Sheets]], held_out: Ruler, sides: Sides,
 ) -> tuple[dict[str, Any], float]:  # fmt: skip
     """The search's part of the results, and its core-seconds."""
     began = time.process_time()
-    outcome = _search(between, pair, start=_selection(rows, others, share=0.25))
+    outcome = _search(calibration, pair, start=start)
     spent = time.process_time() - began
     auto = _auto(outcome, curve, ruler=held_out, sides=sides)
     return {"auto": auto, "spent": outcome.spent, "method": outcome.method, "search_settings": SEARCH}, spent
 
 
-def _compare(pair: PairName) -> dict[str, Any]:
-    base, adapted = load(pair.base), load(pair.adapted)
+def _compare(pair: PairName, kit: Kit) -> dict[str, Any]:
+    base, adapted = kit.load(pair.base), kit.load(pair.adapted)
     between = Between(base, adapted)
-    held_out = Ruler(between, domain=pair.domain, part="held_out")
+    held_out, calibration = (Ruler(between, kit.texts(pair, part)) for part in ("held_out", "calibration"))
     sides = held_out.sides()
-    costs: dict[str, float] = {
-        role: json.loads((folder / COSTS).read_text())["core_seconds"]
-        for role, folder in (("pretraining", pair.base), ("adaptation", pair.adapted))
-    }
+    costs = _trained(pair)
     began = time.process_time()
     rows, others = score(base, adapted)
     costs["scoring"] = time.process_time() - began
     families = _families(between, rows, others, ruler=held_out, ablated=pair.ablated)
     found, costs["search"] = _searched(
-        between, pair, rows, others, curve=families["uniform"], held_out=held_out, sides=sides
-    )
+        calibration, pair, selection(rows, others, share=0.25), curve=families["uniform"], held_out=held_out,
+        sides=sides,
+    )  # fmt: skip
     costs |= _merging(between, held_out)
     return {
         "pair": [pair.architecture, pair.domain, pair.seed], "costs": costs, "parameters": sum(between.sizes.values()),
@@ -99,13 +95,21 @@ def _compare(pair: PairName) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _trained(pair: PairName) -> dict[str, float]:
+    """Core-seconds of the training, where they were counted."""
+    folders = {"pretraining": pair.base, "adaptation": pair.adapted}
+    return {
+        role: json.loads((folder / COSTS).read_text())["core_seconds"]
+        for role, folder in folders.items() if (folder / COSTS).exists()
+    }  # fmt: skip
+
+
 def _families(
     between: Between, rows: Sequence[Row], others: Sequence[Row], *, ruler: Ruler, ablated: bool
 ) -> dict[str, list[tuple[dict[str, Any], Sheets]]]:
     """The measured points by method."""
     model, families = Filtered(between), {}
-    every = [*_candidates(between.sizes, rows, others, ablated=ablated), *(_ablation(rows, others) if ablated else ())]
-    for family, candidate in every:
+    for family, candidate in candidates(between.sizes, rows, others, ablated=ablated):
         model.move(candidate)
         facts = {"label": candidate.label, "seed": candidate.seed, "share": candidate.share(between.sizes),
                  "t": candidate.settings["t"]}  # fmt: skip
@@ -113,51 +117,8 @@ def _families(
     return families
 
 
-def _candidates(
-    sizes: Mapping[str, int], rows: Sequence[Row], others: Sequence[Row], *, ablated: bool
-) -> Iterator[tuple[str, Candidate]]:
-    for candidate in uniform(tuple(sizes), ts=CURVE):
-        yield "uniform", candidate
-    for candidate in dg_hard(tuple(sizes)):
-        yield "dg_hard", candidate
-    aggressive = _selection(rows, others, share=0.5)
-    for t in STRENGTHS if ablated else DRAWN:
-        for preset, share in PRESETS.items():
-            yield f"spear {preset}", _selected(f"spear {preset}", _selection(rows, others, share=share), t=t)
-        rules = Rules(share=0.5, t=t)
-        yield "relative_change", by_relative_change(rows, others=others, rules=rules)
-    for t in DRAWN:
-        for family, embedding in (("random", False), ("random_embedding", True)):
-            for candidate in at_random(sizes, aggressive, t=t, embedding=embedding):
-                yield f"{family} {candidate.seed}", candidate
-
-
-def _ablation(rows: Sequence[Row], others: Sequence[Row]) -> Iterator[tuple[str, Candidate]]:
-    """Each score alone and in pairs; swci with svdr is spear's own default, and measured as `spear aggressive`."""
-    for count in (1, 2):
-        for some in combinations(SCORES, count):
-            if some != ("swci", "svdr"):
-                family, weights = f"only {' + '.join(some)}", dict.fromkeys(some, 1.0)
-                for t in STRENGTHS:
-                    yield family, _selected(family, _selection(rows, others, share=0.5, weights=weights), t=t)
-
-
-def _selection(
-    rows: Sequence[Row], others: Sequence[Row], *, share: float, weights: Mapping[str, float] | None = None
-) -> dict[str, float]:
-    ranked = rank(rows, weights=weights or {"swci": 0.5, "svdr": 0.5})
-    return choose(ranked, others=others, rules=Rules(share=share)).decisions
-
-
-def _selected(family: str, names: Mapping[str, float], *, t: float) -> Candidate:
-    return Candidate(
-        name=family, label=f"{family}, t = {t:g}", strengths=dict.fromkeys(names, t), settings={"t": t}
-    )
-
-
-def _search(between: Between, pair: PairName, *, start: Mapping[str, float]) -> Outcome:
+def _search(ruler: Ruler, pair: PairName, *, start: Mapping[str, float]) -> Outcome:
     """One search for the whole frontier, on calibration text alone."""
-    ruler = Ruler(between, domain=pair.domain, part="calibration")
     sides = {"search": ruler.sides("search"), "check": ruler.sides("check")}
     auto = Auto(Trials(ruler), sides, SEARCH["budget"], most=SEARCH["most"], seed=pair.seed)
     return auto.run([Objective("retention", least) for least in sorted(ASKED, reverse=True)], starts=[start])
@@ -203,15 +164,27 @@ def _auto(
     found = {}
     for choice in outcome.choices:
         ruler.between.move(choice.strengths)
-        ends = [sides.base, sides.adapted, *(sheets for _, sheets in members)]
-        samples = sides.samples([*ends, ruler.ask(ruler.between.model)])
-        own, reference = samples[-1], samples[:-1]
+        models = [sides.base, sides.adapted, *(sheets for _, sheets in members), ruler.ask(ruler.between.model)]
         found[str(choice.objective.least)] = {
-            "retention": estimate(own[RETENTION]).model_dump(), "gain": estimate(own[GAIN]).model_dump(),
-            "searched": choice.searched, "uniform_t": choice.uniform, "calibration": choice.values,
-            "checked": choice.advantage, **_difference(own[RETENTION] - _along(reference, own[GAIN])),
+            **_beside_curve(models, sides), "searched": choice.searched, "uniform_t": choice.uniform,
+            "calibration": choice.values, "checked": choice.advantage,
+            "abilities": {role: _beside_curve(models, one) for role, one in _abilities(sides)},
         }  # fmt: skip
     return found
+
+
+def _beside_curve(models: Sequence[Sheets], sides: Sides) -> dict[str, Any]:
+    """The last model beside the curve of all others."""
+    *reference, own = sides.samples(models)
+    difference = _difference(own[RETENTION] - _along(np.stack(reference), own[GAIN]))
+    return {"retention": estimate(own[RETENTION]).model_dump(), "gain": estimate(own[GAIN]).model_dump(), **difference}
+
+
+def _abilities(sides: Sides) -> Iterator[tuple[str, Sides]]:
+    """Each general ability alone, where there are several."""
+    general = [role for role in sides.parts if PARTS[role].side == RETENTION]
+    for role in general if len(general) > 1 else ():
+        yield role, replace(sides, parts={role: PARTS[role], "domain": PARTS["domain"]})
 
 
 def _along(curve: Floats, gains: Floats) -> Floats:

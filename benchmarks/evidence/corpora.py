@@ -41,9 +41,11 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
-def blocks(kind: str, *, part: str, count: int, seed: int) -> torch.Tensor:
+def blocks(
+    kind: str, *, part: str, count: int, seed: int, encode: PreTrainedTokenizerBase | None = None
+) -> torch.Tensor:
     """[count, BLOCK] tokens, blocks of the documents put end to end, drawn without repetition."""
-    tokens = _tokens(kind, part=part)
+    tokens = _tokens(kind, part=part) if encode is None else _encoded(kind, part=part, encode=encode)
     every = tokens[: len(tokens) // BLOCK * BLOCK].view(-1, BLOCK)
     if count > len(every):
         raise SystemExit(f"{kind}, {part}: {len(every)} blocks, not {count}")
@@ -53,7 +55,10 @@ def blocks(kind: str, *, part: str, count: int, seed: int) -> torch.Tensor:
 
 @cache
 def _tokens(kind: str, *, part: str) -> torch.Tensor:
-    encode: PreTrainedTokenizerBase = tokenizer()
+    return _encoded(kind, part=part, encode=tokenizer())
+
+
+def _encoded(kind: str, *, part: str, encode: PreTrainedTokenizerBase) -> torch.Tensor:
     written = documents(kind, part=part)
     random.Random(0).shuffle(written)
     return torch.tensor([token for text in written for token in (*encode(text).input_ids, encode.eos_token_id)])

@@ -5,8 +5,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.evidence.corpora import blocks
-from benchmarks.evidence.plan import BLOCK, BLOCKS
+from benchmarks.evidence.plan import BLOCK
 from worker.evaluation.candidates import Between, Strengths
 from worker.evaluation.likelihood import Span, likelihoods
 from worker.evaluation.sheets import Sheet
@@ -14,18 +13,15 @@ from worker.evaluation.sides import Part, Sides
 from worker.evaluation.slopes import slopes as slopes_of
 from worker.evaluation.trials import Stretch, Trial
 
-PARTS = {"general": Part("general"), "domain": Part("domain")}
-_SEEDS = {"calibration": 11, "held_out": 12}
+PARTS = {"general": Part("general"), "prose": Part("general"), "code": Part("general"), "domain": Part("domain")}
 _CHECKED = 3  # of the calibration blocks every third is kept from the search
 
 
 class Ruler:
-    """The general and the domain text of one part, `calibration` or `held_out`, and a model between two."""
+    """Texts by their role (one of `PARTS`; blocks x BLOCK tokens), and a model between two."""
 
-    def __init__(self, between: Between, *, domain: str, part: str) -> None:
+    def __init__(self, between: Between, texts: Mapping[str, torch.Tensor]) -> None:
         self.between = between
-        kinds = {"general": "general", "domain": domain}
-        texts = {role: blocks(kind, part=part, count=BLOCKS[part], seed=_SEEDS[part]) for role, kind in kinds.items()}
         self._spans = {
             role: [Span(tokens=tuple(row), scored=BLOCK - 1) for row in block.tolist()] for role, block in texts.items()
         }
@@ -39,7 +35,7 @@ class Ruler:
         return True
 
     def share(self, stretch: Stretch) -> float:
-        return len(self._of("general", stretch)) / len(self._spans["general"])
+        return sum(len(self._of(role, stretch)) for role in self._spans) / sum(map(len, self._spans.values()))
 
     def measure(self, strengths: Strengths, stretch: Stretch, *, slopes: bool) -> Trial:
         self.between.move(strengths)
@@ -66,7 +62,11 @@ class Ruler:
         self.between.move(dict.fromkeys(self.names, 0.0))
         base = self.ask(self.between.model, stretch)
         self.between.move({})
-        return Sides(base=base, adapted=self.ask(self.between.model, stretch), parts=PARTS)
+        return Sides(base=base, adapted=self.ask(self.between.model, stretch), parts=self._parts)
+
+    @property
+    def _parts(self) -> dict[str, Part]:
+        return {role: PARTS[role] for role in self._spans}
 
     def _of(self, role: str, stretch: Stretch | None) -> list[Span]:
         spans = self._spans[role]
@@ -80,10 +80,3 @@ def _sheet(role: str, nats: list[float]) -> Sheet:
         task=role, kind="loss", metric="nll", items=tuple(f"{i:016x}" for i in range(len(nats))), values=tuple(nats),
         weights=(float(BLOCK - 1),) * len(nats),
     )
-
-
-def load(folder: Any) -> Any:
-    """A model in fp32, in evaluation mode."""
-    from transformers import AutoModelForCausalLM  # noqa: PLC0415
-
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)  # noqa: FBT003

@@ -1,18 +1,19 @@
 """docs/evidence.md from the results: every pair and seed, whatever came out."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from benchmarks.evidence.cells import AUTO, Result, family_cell, mean, percent, plain, points
 from benchmarks.evidence.plan import ASKED, pairs
+from benchmarks.evidence.smollm2 import SMOLLM2
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "evidence.md"
 BEGIN, END = "<!-- tables: python -m benchmarks.evidence -->\n", "<!-- end of tables -->\n"
-DRAWS = 4000
-Result = Mapping[str, Any]
+ABLATED = "only "
+"""what the names of the ablation's selections begin with"""
 
 
 def write() -> Path:
@@ -28,9 +29,17 @@ def _tables(results: Sequence[Result]) -> Iterator[str]:
     yield from _section("The pairs", _pairs(results))
     yield from _section("`auto` beside the uniform curve, every pair", _auto(results))
     yield from _section("`auto`, mean over seeds", _cells(results))
+    yield from _section("Three architectures, one domain (math)", _architectures(results))
+    ablated = [one for one in results if any(name.startswith(ABLATED) for name in one["asked"])]
+    if ablated:
+        yield from _section("Ablation: the scores alone and in pairs (llama, math)", _ablation(ablated))
     for cell, members in _by_cell(results).items():
         yield from _section(f"All methods: {cell}", _families(members))
     yield from _section("What it costs", _costs(results))
+    if SMOLLM2.results.exists():
+        real = json.loads(SMOLLM2.results.read_text())
+        yield from _section("A real model: SmolLM2-135M, math, one seed", _real(real))
+        yield from _section("All methods: SmolLM2-135M, math", _families([real]))
 
 
 def _section(title: str, lines: Iterable[str]) -> Iterator[str]:
@@ -55,9 +64,9 @@ def _auto(results: Sequence[Result]) -> Iterator[str]:
             kept = "" if auto["searched"] else " (uniform kept)"
             yield (
                 f"| {one['pair'][0]}, {one['pair'][1]} | {one['pair'][2]} | {_settings(one)} | {least} | "
-                f"{_percent(uniform)} | "
-                f"{_percent(auto['retention'])} at {100 * auto['gain']['value']:.1f}{kept} | "
-                f"{_points(auto['advantage'])} |"
+                f"{percent(uniform)} | "
+                f"{percent(auto['retention'])} at {100 * auto['gain']['value']:.1f}{kept} | "
+                f"{points(auto['advantage'])} |"
             )
 
 
@@ -68,62 +77,92 @@ def _settings(one: Result) -> str:
 
 
 def _cells(results: Sequence[Result]) -> Iterator[str]:
-    yield "| cell | seeds | " + " | ".join(f"gain {least}" for least in ASKED) + " |"
+    yield f"| cell | seeds | {_gains()} |"
     yield "| --- | --- |" + " --- |" * len(ASKED)
     for cell, members in _by_cell(results).items():
-        told = [_points(_mean([one["auto"][str(least)] for one in members])) for least in ASKED]
+        told = [points(mean([one["auto"][str(least)] for one in members])) for least in ASKED]
         yield f"| {cell} | {len(members)} | " + " | ".join(told) + " |"
 
 
-def _families(members: Sequence[Result]) -> Iterator[str]:
-    yield "| method | share restored | " + " | ".join(f"gain {least}" for least in ASKED) + " |"
+def _architectures(results: Sequence[Result]) -> Iterator[str]:
+    """Every method on every architecture, at a middling and a high gain."""
+    math = [one for one in results if one["pair"][1] == "math"]
+    cells = {members[0]["pair"][0]: members for members in _by_cell(math).values()}
+    gains = (0.9, 0.97)
+    heads = [f"{name} ({len(members)} seeds), gain {least}" for name, members in cells.items() for least in gains]
+    yield "| method | " + " | ".join(heads) + " |"
+    yield "| --- |" + " --- |" * len(heads)
+    families = dict.fromkeys(plain(name) for members in cells.values() for name in members[0]["asked"])
+    for family in (*(name for name in families if not name.startswith(ABLATED)), AUTO):
+        told = [family_cell(members, family, str(least)) for members in cells.values() for least in gains]
+        yield f"| {family} | " + " | ".join(told) + " |"
+
+
+def _ablation(members: Sequence[Result]) -> Iterator[str]:
+    yield f"| selected by | seeds | {_gains()} |"
     yield "| --- | --- |" + " --- |" * len(ASKED)
-    for family in dict.fromkeys(_plain(name) for one in members for name in one["asked"]):
-        cells = [_family_cell(members, family, str(least)) for least in ASKED]
-        shares = [point["share"] for one in members for name, points in one["points"].items() if _plain(name) == family
-                  for point in points if point["t"] != 1]  # fmt: skip
+    names = [name for name in members[0]["asked"] if name.startswith(ABLATED)]
+    told = {name.removeprefix(ABLATED): name for name in names} | {
+        "swci + svdr (spear's default)": "spear aggressive", "relative change": "relative_change",
+        "nothing (random)": "random", "nothing, the embedding forced in": "random_embedding",
+    }  # fmt: skip
+    for label, family in told.items():
+        cells = [family_cell(members, family, str(least)) for least in ASKED]
+        yield f"| {label} | {len(members)} | " + " | ".join(cells) + " |"
+
+
+def _families(members: Sequence[Result]) -> Iterator[str]:
+    yield f"| method | share restored | {_gains()} |"
+    yield "| --- | --- |" + " --- |" * len(ASKED)
+    for family in dict.fromkeys(plain(name) for one in members for name in one["asked"]):
+        if family.startswith(ABLATED):
+            continue  # in a table of their own
+        cells = [family_cell(members, family, str(least)) for least in ASKED]
+        shares = [point["share"] for one in members for name, every in one["points"].items() if plain(name) == family
+                  for point in every if point["t"] != 1]  # fmt: skip
         yield f"| {family} | {100 * float(np.mean(shares)):.0f} % | " + " | ".join(cells) + " |"
-    told = [_points(_mean([one["auto"][str(least)] for one in members])) for least in ASKED]
-    yield "| **`auto`** | 100 % | " + " | ".join(told) + " |"
+    yield f"| {AUTO} | 100 % | " + " | ".join(family_cell(members, AUTO, str(least)) for least in ASKED) + " |"
 
 
-def _family_cell(members: Sequence[Result], family: str, least: str) -> str:
-    found = [at[least] for one in members for name, at in one["asked"].items() if _plain(name) == family]
-    reached = [one for one in found if one is not None]
-    if not reached:
-        return "not reached"
-    if family == "uniform":
-        return f"undoes {100 * float(np.mean([one['value'] for one in reached])):.1f} %"
-    return _points(_mean(reached))
+def _real(one: Result) -> Iterator[str]:
+    """The losses, and `auto` for all general text and for prose and code apart."""
+    losses = ", ".join(f"{role} {a:.2f} → {b:.2f}" for role, (a, b) in one["losses"].items())
+    yield f"{one['parameters'] / 1e6:.1f} M parameters. Nats per token, base → adapted: {losses}."
+    yield ""
+    roles = list(one["auto"][str(ASKED[0])]["abilities"])
+    heads = "".join(f" {role}: undoes | {role}: over uniform |" for role in roles)
+    yield f"| asked gain | uniform undoes | `auto` undoes, at gain | over uniform at equal gain |{heads}"
+    yield "| --- | --- | --- | --- |" + " --- | --- |" * len(roles)
+    for least in map(str, ASKED):
+        auto = one["auto"][least]
+        told = [auto["abilities"][role] for role in roles]
+        apart = "".join(f" {percent(each['retention'])} | {points(each['advantage'])} |" for each in told)
+        kept = "" if auto["searched"] else " (uniform kept)"
+        yield (
+            f"| {least} | {percent(one['asked']['uniform'][least])} | {percent(auto['retention'])} at "
+            f"{100 * auto['gain']['value']:.1f}{kept} | {points(auto['advantage'])} |{apart}"
+        )
+    yield ""
+    costs = one["costs"]
+    yield (
+        f"Core-seconds: scoring {costs['scoring']:.0f}, merging {costs['merging']:.1f}, one held-out evaluation "
+        f"{costs['evaluation']:.0f}, the search {costs['search']:.0f} ({one['spent']:.0f} evaluations)."
+    )
 
 
-def _plain(name: str) -> str:
-    """`random 1` to `random 3` are one method."""
-    return name.rstrip(" 123") if name.startswith("random") else name
-
-
-def _mean(members: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Mean advantage; its interval over pairs drawn anew, and of each pair its items."""
-    random = np.random.default_rng(0)
-    draws = [np.array(one["draws"]) for one in members]
-    drawn = np.empty(DRAWS)
-    for i in range(DRAWS):
-        some = random.integers(len(draws), size=len(draws))
-        drawn[i] = np.mean([random.choice(draws[j]) for j in some])
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    value = float(np.mean([one["advantage"]["value"] for one in members]))
-    return {"value": value, "low": float(low), "high": float(high)}
+def _gains() -> str:
+    return " | ".join(f"gain {least}" for least in ASKED)
 
 
 def _costs(results: Sequence[Result]) -> Iterator[str]:
     yield "| cell | adaptation | scoring | merging | scoring + merging, of the adaptation | a search (60 evaluations) |"
     yield "| --- | --- | --- | --- | --- | --- |"
     for cell, members in _by_cell(results).items():
-        mean = {key: float(np.mean([one["costs"][key] for one in members])) for key in members[0]["costs"]}
-        both = (mean["scoring"] + mean["merging"]) / mean["adaptation"]
+        spent = {key: float(np.mean([one["costs"][key] for one in members])) for key in members[0]["costs"]}
+        both = (spent["scoring"] + spent["merging"]) / spent["adaptation"]
         yield (
-            f"| {cell} | {mean['adaptation']:.1f} s | {mean['scoring']:.2f} s | {mean['merging']:.3f} s | "
-            f"{100 * both:.1f} % | {mean['search']:.0f} s |"
+            f"| {cell} | {spent['adaptation']:.1f} s | {spent['scoring']:.2f} s | {spent['merging']:.3f} s | "
+            f"{100 * both:.1f} % | {spent['search']:.0f} s |"
         )
 
 
@@ -132,13 +171,3 @@ def _by_cell(results: Sequence[Result]) -> dict[str, list[Result]]:
     for one in results:
         cells.setdefault(f"{one['pair'][0]}, {one['pair'][1]}", []).append(one)
     return cells
-
-
-def _percent(told: Mapping[str, float]) -> str:
-    return f"{100 * told['value']:.1f} % [{100 * told['low']:.1f}, {100 * told['high']:.1f}]"
-
-
-def _points(told: Mapping[str, float]) -> str:
-    return f"{100 * told['value']:+.1f} [{100 * told['low']:+.1f}, {100 * told['high']:+.1f}]"
-
-
