@@ -181,8 +181,8 @@ def _beside_curve(models: Sequence[Sheets], sides: Sides) -> dict[str, Any]:
 
 
 def _abilities(sides: Sides) -> Iterator[tuple[str, Sides]]:
-    """Each general ability alone, where there are several."""
-    general = [role for role in sides.parts if PARTS[role].side == RETENTION]
+    """Each general ability alone that was forgotten, where there are several."""
+    general = sides.defined(RETENTION)
     for role in general if len(general) > 1 else ():
         yield role, replace(sides, parts={role: PARTS[role], "domain": PARTS["domain"]})
 

@@ -19,13 +19,15 @@ ABLATED = "only "
 def write() -> Path:
     """The page with its tables made anew."""
     results = [json.loads(pair.results.read_text()) for pair in pairs(small=False) if pair.results.exists()]
+    real = json.loads(SMOLLM2.results.read_text()) if SMOLLM2.results.exists() else None
     before, _, rest = PAGE.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
-    PAGE.write_text(before + BEGIN + "\n".join(_tables(results)) + "\n" + END + after)
+    PAGE.write_text(before + BEGIN + "\n".join(tables(results, real=real)) + "\n" + END + after)
     return PAGE
 
 
-def _tables(results: Sequence[Result]) -> Iterator[str]:
+def tables(results: Sequence[Result], *, real: Result | None) -> Iterator[str]:
+    """All tables, line by line: of the small pairs, and of the real one, which stands by itself."""
     yield from _section("The pairs", _pairs(results))
     yield from _section("`auto` beside the uniform curve, every pair", _auto(results))
     yield from _section("`auto`, mean over seeds", _cells(results))
@@ -36,8 +38,7 @@ def _tables(results: Sequence[Result]) -> Iterator[str]:
     for cell, members in _by_cell(results).items():
         yield from _section(f"All methods: {cell}", _families(members))
     yield from _section("What it costs", _costs(results))
-    if SMOLLM2.results.exists():
-        real = json.loads(SMOLLM2.results.read_text())
+    if real:
         yield from _section("A real model: SmolLM2-135M, math, one seed", _real(real))
         yield from _section("All methods: SmolLM2-135M, math", _families([real]))
 
