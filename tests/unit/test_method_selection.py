@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.methods import NotFiniteError, Workspace, magnitude
+from worker.methods import NotFiniteError, Workspace, bracket
 from worker.methods.magnitude import Selection, Trim, sample_spans
 
 
@@ -111,7 +111,7 @@ def test_nan_and_infinity_are_noticed():
 
 @pytest.mark.parametrize("step", [1e-6, 0.05])
 def test_a_bracket_that_holds_too_much_is_counted_in_bins(monkeypatch, step):
-    monkeypatch.setattr(magnitude, "PENDING", 50)
-    monkeypatch.setattr(magnitude, "BINS", 1 << 8)
+    monkeypatch.setattr(bracket, "PENDING", 50)
+    monkeypatch.setattr(bracket, "BINS", 1 << 8)
     values = grid(100_000, 8, step)
     assert torch.equal(trimmed(values, 40_000, chunk=7000), expected(values, 40_000))

@@ -162,7 +162,7 @@ class Method(ABC):
         return self.name
 
     def probe(self, chunk: Chunk) -> None:  # noqa: B027
-        """One of the spans that `probes` asked for."""
+        """One of the spans that `probes` asked for, or several one behind the other: no place can be told from it."""
 
     def survey(self, chunk: Chunk) -> None:  # noqa: B027  (methods without surveys need none)
         """Gathers statistics of one chunk; `self.turn` is the survey's number."""

@@ -1,21 +1,21 @@
 """The exact k-th largest magnitude of a streamed tensor, without sorting it.
 
 The bits of a positive float order like the float. A sample brackets the rank: the bounds are so far apart that the
-entry lies between them but for a few tensors in a thousand. One survey counts what is above the bracket and collects
-what is within, a few percent, into a histogram of bit patterns: that gives the value and how many of its equals are
-kept. Where the sample misled, or the bracket is too wide for a histogram of single patterns, another survey looks into
-the bracket that the first has left. The sample only decides how long it takes, never the result.
+entry lies between them but for a few tensors in a thousand. One survey counts what is above the bracket and at its
+ends, and collects what is between, one or two percent: that gives the value and how many of its equals are kept. Where
+the sample misled, or what is between is too much for a histogram of single patterns, another survey looks into the
+bracket that the first has left. The sample only decides how long it takes, never the result.
 """
 
-from dataclasses import dataclass
-from math import isfinite, sqrt
+from math import sqrt
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from worker.methods.base import NotFiniteError, Workspace
-from worker.methods.patterns import bracketed, equals
+from worker.methods.bracket import Bracket, find_rank, sorted_out
+from worker.methods.patterns import bracketed, equals, magnitudes
 
 LOW_BITS = 16
 LOW = 1 << LOW_BITS
@@ -25,72 +25,26 @@ FIRST_NOT_FINITE = 0x7F80
 LARGEST = 0x7F7FFFFF
 """the bits of the largest finite magnitude"""
 SAMPLE = 1 << 16
-PIECE = 1 << 13
+PIECE = 1 << 9
+"""elements of one span of the sample: few, so that it sees many rows"""
+SHARE = 1 << 7
+"""elements of a tensor for which the sample has one, up to SAMPLE"""
 CERTAIN = 3.0
 """standard errors on either side of the sample's rank"""
-BINS = 1 << 21
-PENDING = 1 << 19
-"""entries of a bracket that are kept before they go into a histogram: 2 MiB"""
+GOLDEN = 0.6180339887498949
 
 
 def sample_spans(elements: int) -> list[tuple[int, int]]:
-    """Evenly spread spans of about SAMPLE elements in all; one that is everything for a small tensor."""
-    if elements <= 2 * SAMPLE:
-        return [(0, elements)]
-    step = elements / (SAMPLE // PIECE)
-    starts = [int(number * step) for number in range(SAMPLE // PIECE)]
-    return [(start, min(elements, start + PIECE)) for start in starts]
+    """Spread spans of PIECE elements, SAMPLE in all at the most; one that is everything for a small tensor.
 
-
-@dataclass
-class Bracket:
-    """Bit patterns `low` to `high`, both included, and what a survey has found: how many above them, and which within.
-
-    What is within is kept; where it becomes too much, it is counted in bins, of more than one pattern if there must be.
+    Each lies somewhere in its part of the tensor, at places that follow no row's length: multiples of the golden ratio.
     """
-
-    low: int
-    high: int
-    above: int = 0
-
-    def __post_init__(self) -> None:
-        self._shift = max(0, (self.high - self.low).bit_length() - BINS.bit_length() + 1)
-        self._counts: NDArray[np.int64] | None = None
-        self._pending: list[NDArray[np.int32]] = []
-        self._size = 0
-        self.within = 0
-
-    def add(self, above: int, within: int, offsets: NDArray[np.int32]) -> None:
-        """Entries above, and those within as patterns less `low`, which a bracket of a single pattern does not need."""
-        self.above += above
-        self.within += within
-        if self.low == self.high:
-            return
-        self._pending.append(offsets)
-        self._size += len(offsets)
-        if self._size > PENDING:
-            self._flush()
-
-    def find(self, rank: int) -> tuple[int, int, int]:
-        """The first and the last pattern between which the entry of this rank is, and its rank among these."""
-        if self.low == self.high:
-            return self.low, self.high, rank
-        if self._counts is None:
-            offsets = np.concatenate(self._pending)
-            place = int(np.partition(offsets, len(offsets) - rank)[len(offsets) - rank])
-            return self.low + place, self.low + place, rank - int(np.count_nonzero(offsets > place))
-        self._flush()
-        place, left = _find(torch.from_numpy(self._counts), rank=rank)
-        low = self.low + (place << self._shift)
-        return low, min(self.high, low + (1 << self._shift) - 1), left
-
-    def _flush(self) -> None:
-        if self._counts is None:
-            self._counts = np.zeros(((self.high - self.low) >> self._shift) + 1, dtype=np.int64)
-        if self._pending:
-            offsets = np.concatenate(self._pending)
-            self._counts += np.bincount(offsets >> self._shift, minlength=len(self._counts))
-            self._pending, self._size = [], 0
+    if elements <= SAMPLE:
+        return [(0, elements)]
+    count = min(SAMPLE, max(SAMPLE // 2, elements // SHARE)) // PIECE
+    step = elements / count
+    starts = [int(number * step + (number * GOLDEN) % 1 * (step - PIECE)) for number in range(count)]
+    return [(start, start + PIECE) for start in starts]
 
 
 class Selection:
@@ -115,14 +69,13 @@ class Selection:
         self._counts = torch.empty(0, dtype=torch.int64)
 
     def probe(self, values: torch.Tensor) -> None:
-        """One span of the sample."""
-        self._sample.append(values.abs())
+        """One or several spans of the sample, one behind the other."""
+        self._sample.append(magnitudes(values))
 
     def guess(self) -> None:
         """Brackets the rank by the sample. Raises `NotFiniteError`."""
-        # numpy sorts with wide vectors; NaN last
-        sample = torch.from_numpy(np.sort(torch.cat(self._sample).cpu().numpy()))
-        if not isfinite(sample[-1].item()):
+        sample = torch.cat(self._sample).cpu().numpy()
+        if int(sample.max()) > LARGEST:
             raise NotFiniteError
         rank = self._keep / self._elements * len(sample)
         apart = 0.0 if len(sample) == self._elements else CERTAIN * self._doubt(sample) * len(sample) + 1
@@ -134,13 +87,13 @@ class Selection:
     def check(self, values: torch.Tensor) -> None:
         """One chunk of a survey. Raises `NotFiniteError`."""
         bracket = self.bracket
+        span = bracket.high - bracket.low
         if self._work.device.type != "cpu":
-            finite, larger, offsets = bracketed(values, low=bracket.low, high=bracket.high)
+            finite, above, offsets = bracketed(values, low=bracket.low, high=bracket.high)
             if not finite:
                 raise NotFiniteError
-            bracket.add(larger, len(offsets), offsets.numpy())
+            bracket.add(sorted_out(offsets.numpy(), span=span, above=above))
             return
-        span = bracket.high - bracket.low
         bits = self._work.take("bits", len(values), torch.int32).numpy()
         mask = self._work.take("bits.mask", len(values), torch.bool).numpy()
         np.bitwise_and(values.view(torch.int32).numpy(), np.int32(CLEAR_SIGN), out=bits)
@@ -150,8 +103,7 @@ class Selection:
         above = int(np.count_nonzero(np.greater(bits, np.int32(span), out=mask)))
         # what is below the bracket is negative, as an unsigned integer very large
         np.less_equal(bits.view(np.uint32), np.uint32(span), out=mask)
-        within = np.compress(mask, bits)
-        bracket.add(above, len(within), within)
+        bracket.add(sorted_out(np.compress(mask, bits), span=span, above=above))
 
     def conclude_check(self) -> None:
         """The threshold is `found`, or the bracket is another for the next survey."""
@@ -168,12 +120,13 @@ class Selection:
         self.bracket = Bracket(low, high)
         self.threshold = torch.tensor(low, dtype=torch.int32).view(torch.float32).item()
 
-    def _doubt(self, sample: torch.Tensor) -> float:
+    def _doubt(self, sample: NDArray[np.int32]) -> float:
         """The standard error of a share in the sample: of independent entries, or of spans where these differ more."""
         share = self._keep / self._elements
-        middle = sample[len(sample) - min(len(sample), max(1, round(share * len(sample))))]
-        shares = torch.tensor([int((part > middle).sum()) / len(part) for part in self._sample], dtype=torch.float64)
-        spread = shares.std().item() / sqrt(len(shares)) if len(shares) > 1 else 0.0
+        middle = _pattern(sample, min(len(sample), max(1, round(share * len(sample)))), beyond=0)
+        spans = sample[: len(sample) // PIECE * PIECE].reshape(-1, PIECE)
+        shares = np.count_nonzero(spans > middle, axis=1) / PIECE
+        spread = float(shares.std(ddof=1)) / sqrt(len(shares)) if len(shares) > 1 else 0.0
         return max(sqrt(share * (1 - share) / len(sample)), spread)
 
     def aim(self, keep: int) -> None:
@@ -197,10 +150,10 @@ class Selection:
         if not lower:
             if self._counts[FIRST_NOT_FINITE:].any():
                 raise NotFiniteError
-            self._high, self._rank = _find(self._counts, rank=self._rank)
+            self._high, self._rank = find_rank(self._counts, rank=self._rank)
             self._counts = torch.zeros(LOW + 2, dtype=torch.int64)
             return
-        low, self.equal = _find(self._counts[1:-1], rank=self._rank)
+        low, self.equal = find_rank(self._counts[1:-1], rank=self._rank)
         pattern = torch.tensor((self._high << LOW_BITS) + low, dtype=torch.int32)
         self.threshold = pattern.view(torch.float32).item()
         self.found = True
@@ -256,17 +209,7 @@ def shrink(values: torch.Tensor, limit: float, *, out: torch.Tensor) -> torch.Te
     return torch.ops.aten.hardshrink.out(values, limit, out=out)  # type: ignore[no-any-return]
 
 
-def _pattern(sample: torch.Tensor, rank: float, *, beyond: int) -> int:
-    """The bits of the sorted sample's entry of this rank from the top; `beyond` where it has none."""
-    place = round(rank)
-    if not 1 <= place <= len(sample):
-        return beyond
-    return int(sample[len(sample) - place].view(torch.int32).item())
-
-
-def _find(counts: torch.Tensor, *, rank: int) -> tuple[int, int]:
-    """The bin that holds the entry of this rank, counted from the last bin, and the rank within it."""
-    reached = counts.flip(0).cumsum(0)
-    place = int(torch.searchsorted(reached, rank))
-    before = int(reached[place - 1]) if place else 0
-    return len(counts) - 1 - place, rank - before
+def _pattern(sample: NDArray[np.int32], rank: float, *, beyond: int) -> int:
+    """The sample's pattern of this rank from the top; `beyond` where it has none."""
+    place = len(sample) - round(rank)
+    return int(np.partition(sample, place)[place]) if 0 <= place < len(sample) else beyond

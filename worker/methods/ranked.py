@@ -54,7 +54,7 @@ class RankedMethod(TaskVectorMethod):
         if self.work.engine and self.work.engine.takes(chunk):
             brackets = [(number, selection.bracket.low, selection.bracket.high) for number, selection in open_]
             for (_, selection), found in zip(open_, self.work.engine.rank(chunk, brackets), strict=True):
-                selection.bracket.add(*found)
+                selection.bracket.add(found)
             return
         for selection, delta in self._deltas(chunk):
             selection.check(delta)

@@ -167,7 +167,8 @@ class Tensors:
             self.checkpoints[source].will_need(operation.name)
 
     def _merge(self, operation: Operation, method: Method) -> None:
-        self._pass(operation, method, method.probe, method.probes)
+        if method.probes:
+            method.probe(self._sample(operation, method, method.probes))
         while method.turn < method.surveys:
             self._pass(operation, method, method.survey)
             method.conclude()
@@ -176,11 +177,8 @@ class Tensors:
         if self.staging:
             self.staging.flush()
 
-    def _pass(
-        self, operation: Operation, method: Method, look: Callable[[Chunk], None],
-        spans: Iterable[tuple[int, int]] | None = None,
-    ) -> None:
-        with closing(self._chunks(operation, method, spans)) as chunks:  # a thread may be reading for them
+    def _pass(self, operation: Operation, method: Method, look: Callable[[Chunk], None]) -> None:
+        with closing(self._chunks(operation, method)) as chunks:  # a thread may be reading for them
             for chunk in chunks:
                 look(chunk)
 
@@ -210,12 +208,20 @@ class Tensors:
                 self._blame(operation)
             self.behind.write(operation.name, out)
 
-    def _chunks(
-        self, operation: Operation, method: Method, spans: Iterable[tuple[int, int]] | None = None
-    ) -> Generator[Chunk]:
+    def _sample(self, operation: Operation, method: Method, spans: Sequence[tuple[int, int]]) -> Chunk:
+        """The spans one behind the other, as one chunk: a hundred chunks of a few elements would take too long."""
+        size = sum(stop - start for start, stop in spans)
+        parts = []
+        for source in ((0,) if method.uses_base else ()) + tuple(operation.experts):
+            checkpoint = self.checkpoints[source]
+            buffer = self.host.take(f"input{source}", size, torch_dtype(checkpoint.tensors[operation.name]))
+            parts.append(checkpoint.read_spans(operation.name, spans, out=buffer).to(self.work.device))
+        base = parts.pop(0) if method.uses_base else torch.empty(0)
+        return Chunk(0, size, base, tuple(parts))
+
+    def _chunks(self, operation: Operation, method: Method) -> Generator[Chunk]:
         infos = [checkpoint.tensors[operation.name] for checkpoint in self.checkpoints]
-        if spans is None:
-            spans = _spans(infos[0].elements, grain=method.grain, size=self.chunk)
+        spans = _spans(infos[0].elements, grain=method.grain, size=self.chunk)
         if self.staging:
             under = self._part(0, infos[0]) if method.uses_base else None
             parts = [under, *(self._part(source, infos[source]) for source in operation.experts)]

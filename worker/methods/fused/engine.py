@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from worker.compiled import call
 from worker.methods.base import Chunk, NotFiniteError
+from worker.methods.bracket import Found
 from worker.methods.fused import loops
-from worker.methods.fused.instructions import BLOCK
+from worker.methods.fused.instructions import BLOCK, VECTOR
 from worker.methods.fused.plan import Mix, Thinning
 
 KINDS = {torch.bfloat16: loops.BF16, torch.float16: loops.F16, torch.float32: loops.F32}
@@ -77,28 +78,23 @@ class Engine:
         rows = self._blocks(len(chunk.experts))
         call(loops.norms, len(chunk), chunk.start, addresses, kinds, rows, self._words, *thinning.arrays, sums)
 
-    def rank(
-        self, chunk: Chunk, brackets: Sequence[tuple[int, int, int]]
-    ) -> list[tuple[int, int, NDArray[np.int32]]]:
-        """Brackets (expert, lowest pattern, highest pattern), those of one expert together: for each, how many
-        magnitudes are above it, how many within, and these less the lowest, unless the bracket is a single pattern.
+    def rank(self, chunk: Chunk, brackets: Sequence[tuple[int, int, int]]) -> list[Found]:
+        """What is found in the brackets (expert, lowest pattern, highest pattern), those of one expert together.
 
         Raises `NotFiniteError`.
         """
         addresses, kinds = _places(chunk.base, *chunk.experts)
         wanted, low, high = (np.array(column, dtype=np.int64) for column in zip(*brackets, strict=True))
-        counts = np.zeros((len(brackets), 2), dtype=np.int64)
-        if self._found.shape[0] < len(brackets) or self._found.shape[1] <= len(chunk):
-            self._found = np.empty((len(brackets), len(chunk) + 1), dtype=np.int32)
+        counts = np.zeros((len(brackets), 4), dtype=np.int64)
+        if self._found.shape[0] < len(brackets) or self._found.shape[1] < len(chunk) + VECTOR:
+            self._found = np.empty((len(brackets), len(chunk) + VECTOR), dtype=np.int32)
         rows = self._blocks(len(chunk.experts))
-        largest = call(
-            loops.rank, len(chunk), addresses, kinds, rows, wanted, low, high - low, self._found, counts
-        )
+        largest = call(loops.rank, len(chunk), addresses, kinds, rows, wanted, low, high, self._found, counts)
         if largest > LARGEST:
             raise NotFiniteError
         return [
-            (int(above), int(within), self._found[number, : within if low[number] < high[number] else 0].copy())
-            for number, (above, within) in enumerate(counts)
+            Found(above, highest, lowest, self._found[number, :between].copy())
+            for number, (above, highest, lowest, between) in enumerate(counts.tolist())
         ]
 
     def _blocks(self, count: int) -> NDArray[np.float32]:

@@ -14,7 +14,19 @@ import numpy as np
 from numba import carray  # type: ignore[attr-defined]
 
 from worker.compiled import compiled
-from worker.methods.fused.instructions import BLOCK, LANES, bits_of, float_of, fma, from_half, inner, pointer, to_half
+from worker.methods.fused.instructions import (
+    BLOCK,
+    LANES,
+    VECTOR,
+    bits_of,
+    float_of,
+    fma,
+    from_half,
+    inner,
+    pointer,
+    survey,
+    to_half,
+)
 from worker.methods.fused.plan import KEEP_ALL, PAIRED, PLAIN, POSITIVE
 
 BF16, F16, F32 = 0, 1, 2
@@ -22,6 +34,7 @@ CLEAR_SIGN = np.uint32(0x7FFFFFFF)
 TINY = np.float32(1e-30)
 SMALLEST_NORMAL = np.float32(2.0**-126)
 ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
+NOT_A_NUMBER = np.float32(np.nan)
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 MIX1, MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 LOW15 = np.uint16(0x7FFF)
@@ -79,24 +92,21 @@ def _subtract(block: Any, base: Any) -> Any:
 @compiled
 def _trim(block: Any, threshold: Any, left: Any) -> Any:
     """Keeps magnitudes above the threshold, and the first `left` that equal it; how many equals are left to keep."""
+    pattern = np.int32(bits_of(threshold))
+    limit, equal = np.int32(pattern + np.int32(left <= 0)), np.int32(0)
+    for i in range(block.size):
+        magnitude = np.int32(bits_of(block[i]) & CLEAR_SIGN)
+        equal = np.int32(equal + np.int32(magnitude == pattern))
+        block[i] = block[i] if magnitude >= limit else ZERO
+    if equal <= left or left <= 0:
+        return max(left - equal, 0)
     place = 0
-    if left > 0:
-        equal = np.int32(0)
-        for i in range(block.size):
-            equal = np.int32(equal + np.int32(abs(block[i]) == threshold))
-        place = block.size
-        if equal > left:
-            place = 0
-            while left > 0:
-                left -= int(abs(block[place]) == threshold)
-                place += 1
-        else:
-            left -= equal
-    before, after = block[:place], block[place:]
-    for i in range(before.size):
-        before[i] = before[i] if abs(before[i]) >= threshold else ZERO
-    for i in range(after.size):
-        after[i] = after[i] if abs(after[i]) > threshold else ZERO
+    while left > 0:
+        left -= int(abs(block[place]) == threshold)
+        place += 1
+    rest = block[place:]
+    for i in range(rest.size):
+        rest[i] = rest[i] if abs(rest[i]) > threshold else ZERO
     return left
 
 
@@ -128,33 +138,35 @@ def _thin(block: Any, e: Any, start: Any, thresholds: Any, left: Any, keys: Any,
 
 
 @compiled
+def _eight(block: Any, i: Any, step: Any) -> Any:
+    """The sum of eight magnitudes, `step` elements apart, that folding in halves three times adds up at place `i`."""
+    first = (_wide(block[i]) + _wide(block[i + 4 * step])) + (_wide(block[i + 2 * step]) + _wide(block[i + 6 * step]))
+    i += step
+    other = (_wide(block[i]) + _wide(block[i + 4 * step])) + (_wide(block[i + 2 * step]) + _wide(block[i + 6 * step]))
+    return first + other
+
+
+@compiled
+def _wide(value: Any) -> Any:
+    """The magnitude in fp64."""
+    return np.float64(abs(value))
+
+
+@compiled
 def _magnitude(block: Any, sums: Any) -> Any:
     """The sum of the magnitudes in fp64, by folding in halves: an order of additions that no processor changes.
 
-    `sums` is float64 of BLOCK / 2.
+    `block` is whole, zeros where nothing is; `sums` is float64 of BLOCK / 8. The first three folds are one pass.
     """
-    half = BLOCK // 2
-    first, second = block[:half], block[half:]
-    for i in range(first.size):
-        sums[i] = np.float64(abs(first[i]))
-    for i in range(first.size, half):
-        sums[i] = 0.0
-    for i in range(second.size):
-        sums[i] += np.float64(abs(second[i]))
+    half = BLOCK // 8
+    for i in range(half):
+        sums[i] = _eight(block, i, half)
     while half > 1:
         half //= 2
         lower, upper = sums[:half], sums[half : 2 * half]
         for i in range(half):
             lower[i] += upper[i]
     return sums[0]
-
-
-@compiled
-def _halve_pairs(first: Any, second: Any, total: Any) -> None:
-    """Half of `total` where both count: two experts of one weight."""
-    for i in range(total.size):
-        both = min(first[i], second[i]) > ZERO
-        total[i] = total[i] + (-HALF * total[i] if both else ZERO)
 
 
 @compiled
@@ -189,39 +201,54 @@ def _add_up(rows: Any, count: Any, total: Any) -> None:
 
 
 @compiled
-def _signs(sums: Any) -> None:
-    """The elected signs of sums, in place; a sum of zero elects plus."""
-    for i in range(sums.size):
-        moved = sums[i] + SMALLEST_NORMAL
-        sums[i] = (ONE if moved > ZERO else ZERO) - (ONE if moved < ZERO else ZERO)
+def _weigh(rows: Any, factors: Any, size: Any) -> None:
+    """The experts' rows times their factors, in place."""
+    for e in range(factors.size):
+        row, factor = rows[e][:size], factors[e]
+        for i in range(size):
+            row[i] = row[i] * factor
 
 
 @compiled
-def _agreeing(row: Any, sign: Any) -> None:
-    """The magnitudes of what has the elected sign, in place."""
-    for i in range(row.size):
-        signed = row[i] * sign[i]
-        row[i] = ZERO if signed < ZERO else signed  # noqa: FURB136  (-0 and NaN stay, as in torch)
+def _sign(total: Any) -> Any:
+    """The elected sign of a sum; a sum of zero elects plus."""
+    moved = total + SMALLEST_NORMAL
+    return (ONE if moved > ZERO else ZERO) - (ONE if moved < ZERO else ZERO)
 
 
 @compiled
-def _elect(rows: Any, base: Any, factors: Any, weights: Any, how: Any, alike: Any, scale: Any) -> None:
+def _agreeing(value: Any, sign: Any) -> Any:
+    """The magnitude of what has the elected sign, else zero."""
+    signed = value * sign
+    return ZERO if signed < ZERO else signed  # noqa: FURB136  (-0 and NaN stay, as in torch)
+
+
+@compiled
+def _elect_two(first: Any, second: Any, base: Any, halves: Any, scale: Any) -> None:
+    """`_elect` of two experts in one pass; `halves` where both count: they are of one weight."""
+    for i in range(base.size):
+        sign = _sign(first[i] + second[i])
+        one, other = _agreeing(first[i], sign), _agreeing(second[i], sign)
+        total = one + other
+        if halves:
+            total = total + (-HALF * total if min(one, other) > ZERO else ZERO)
+        base[i] = fma(total * sign, scale, base[i])
+
+
+@compiled
+def _elect(rows: Any, base: Any, weights: Any, how: Any, scale: Any) -> None:
     """`base` += scale · the sum of what has the elected sign (`TaskVectorMethod._elected`)."""
-    count, size = factors.size, base.size
+    count, size = weights.size, base.size
     sign, total = rows[count][:size], rows[count + 1][:size]
-    if not alike:
-        for e in range(count):
-            row, factor = rows[e][:size], factors[e]
-            for i in range(size):
-                row[i] = row[i] * factor
     _add_up(rows, count, sign)
-    _signs(sign)
+    for i in range(size):
+        sign[i] = _sign(sign[i])
     for e in range(count):
-        _agreeing(rows[e][:size], sign)
+        row = rows[e][:size]
+        for i in range(size):
+            row[i] = _agreeing(row[i], sign[i])
     _add_up(rows, count, total)
-    if how == PAIRED:
-        _halve_pairs(rows[0][:size], rows[1][:size], total)
-    elif how != PLAIN:
+    if how != PLAIN:
         _divide(rows, total, weights, how)
     for i in range(size):
         base[i] = fma(total[i] * sign[i], scale, base[i])
@@ -251,7 +278,7 @@ def merge(
 
     `models` are the base's address, the experts' and the output's.
     """  # fmt: skip
-    count, largest = factors.size, np.int32(0)
+    count, largest, weighed = factors.size, np.int32(0), how not in (PLAIN, PAIRED)
     for at in range(0, size, BLOCK):
         length = min(BLOCK, size - at)
         base = rows[count + 2][:length]
@@ -261,8 +288,12 @@ def merge(
             _load(models[e + 1], kinds[e + 1], at, delta)
             largest = max(largest, _subtract(delta, base))
             _thin(delta, e, start + at, thresholds, left, keys, limits, words)
-        if elects:
-            _elect(rows, base, factors, weights, how, alike, np.float32(scale))
+        if elects and not alike:
+            _weigh(rows, factors, length)
+        if elects and count == 2 and not weighed:
+            _elect_two(rows[0][:length], rows[1][:length], base, how == PAIRED, np.float32(scale))
+        elif elects:
+            _elect(rows, base, weights, how, np.float32(scale))
         else:
             _sum(rows, base, factors)
         _store(models[count + 1], kinds[count + 1], at, base)
@@ -284,52 +315,40 @@ def norms(
             delta = rows[e][:length]
             _load(models[e + 1], kinds[e + 1], at, delta)
             _subtract(delta, base)
-            sums[e, 0] += _magnitude(delta, folded)
+            rows[e][length:] = ZERO
+            sums[e, 0] += _magnitude(rows[e], folded)
             _thin(delta, e, start + at, thresholds, left, keys, limits, words)
-            sums[e, 1] += _magnitude(delta, folded)
-
-
-@compiled
-def _within(block: Any, low: Any, span: Any, found: Any) -> Any:
-    """Appends the patterns (less `low`) from `low` to `low` + `span` to `found`; how many. Without a branch."""
-    count = 0
-    for i in range(block.size):
-        offset = np.uint32(np.uint32(bits_of(block[i]) & CLEAR_SIGN) - low)
-        found[count] = offset
-        count += int(offset <= span)
-    return count
+            sums[e, 1] += _magnitude(rows[e], folded)
 
 
 @compiled
 def rank(
-    size: Any, models: Any, kinds: Any, rows: Any, wanted: Any, lows: Any, spans: Any, found: Any, counts: Any
+    size: Any, models: Any, kinds: Any, rows: Any, wanted: Any, lows: Any, highs: Any, found: Any, counts: Any
 ) -> Any:
-    """The survey of ranks: of each bracket (of expert `wanted`), how many magnitudes are above it and within.
+    """The survey of ranks, for each bracket (of expert `wanted`): what it counts and collects is told by `survey`.
 
-    `counts` is (brackets, 2). What is within is put into `found` (brackets, `size` + 1 or more), unless the bracket is
-    a single pattern. Returns the largest pattern of a magnitude.
+    `counts` is (brackets, 4), `found` (brackets, `size` + VECTOR or more). Returns the largest pattern of a magnitude.
     """
     largest, count = np.int32(0), rows.shape[0] - 3
     for at in range(0, size, BLOCK):
         length = min(BLOCK, size - at)
+        vectors = (length + VECTOR - 1) // VECTOR
+        beyond = vectors * VECTOR - length
         base, done = rows[count + 2][:length], -1
         _load(models[0], kinds[0], at, base)
         for number in range(wanted.size):
-            delta = rows[wanted[number]][:length]
+            row = rows[wanted[number]]
             if wanted[number] != done:
                 done = wanted[number]
-                _load(models[done + 1], kinds[done + 1], at, delta)
-                largest = max(largest, _subtract(delta, base))
-            low, span = np.uint32(lows[number]), np.uint32(spans[number])
-            above, inside = np.int32(0), np.int32(0)
-            for i in range(delta.size):
-                magnitude = np.int32(bits_of(delta[i]) & CLEAR_SIGN)
-                above = np.int32(above + np.int32(magnitude > np.int32(low + span)))
-                inside = np.int32(inside + np.int32(magnitude == np.int32(low)))
-            counts[number, 0] += above
-            if span > 0:
-                inside = np.int32(_within(delta, low, span, found[number, counts[number, 1] :]))
-            counts[number, 1] += inside
+                _load(models[done + 1], kinds[done + 1], at, row[:length])
+                largest = max(largest, _subtract(row[:length], base))
+                row[length : length + beyond] = NOT_A_NUMBER
+            counted, place = counts[number], found[number, counts[number, 3] :]
+            survey(
+                np.uint64(row.ctypes.data), vectors, np.uint32(lows[number]), np.uint32(highs[number]),
+                np.uint64(place.ctypes.data), np.uint64(counted.ctypes.data),
+            )  # fmt: skip
+            counted[0] -= beyond  # what is not a number is above every bracket
     return largest
 
 
