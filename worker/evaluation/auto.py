@@ -18,7 +18,7 @@ from worker.evaluation.candidates import Strengths
 from worker.evaluation.groups import Groups, finest, grouped, split, spread
 from worker.evaluation.search import Objective, Point, Search
 from worker.evaluation.sides import GAIN, RETENTION, Sides
-from worker.evaluation.trials import Stretch, Trial, Trials
+from worker.evaluation.trials import Ask, Stretch, Trial, Trials
 
 UNIFORM = (0.85, 0.7, 0.55, 0.4, 0.25)
 FRONTIER = (0.97, 0.95, 0.9, 0.8)
@@ -97,6 +97,7 @@ class Auto:
     def _draw_curve(self) -> None:
         sides = self.sides["search"]
         self._curve = {0.0: sides.values(sides.base), 1.0: sides.values(sides.adapted)}
+        self.trials.foresee([Ask(self._uniform(t), stretch) for t in UNIFORM for stretch in self.sides])
         for t in UNIFORM:
             strengths = self._uniform(t)
             self._curve[t] = sides.values(self._ask(strengths, "search").sheets)
@@ -136,6 +137,7 @@ class Auto:
         """The uniform point that reaches what was asked, and of the others those that are better."""
         uniform = self._uniform(self._uniform_for(objective))
         level = self._on_curve(objective)
+        self.trials.foresee([Ask(start, "search") for start in starts])
         values = [self.sides["search"].values(self._ask(start, "search").sheets) for start in starts]
         return [uniform, *(start for start, each in zip(starts, values, strict=True) if objective.merit(each) > level)]
 
@@ -165,10 +167,14 @@ class Auto:
 
             return asked
 
+        def ahead(groups: Groups) -> Callable[[Sequence[Mapping[str, float]]], None]:
+            return lambda many: self.trials.foresee([Ask(spread(values, groups), "search") for values in many])
+
         def climb(objective: Objective, budget: float) -> Strengths:
             left, groups = int(budget / self.trials.cost("search")), coarse
             for count in (round(_COARSE * left), left - round(_COARSE * left)):
-                search = Search(evaluate(groups), list(groups), budget=count, seed=self.seed, most=self.most)
+                search = Search(evaluate(groups), list(groups), budget=count, seed=self.seed, most=self.most,
+                                ahead=ahead(groups))  # fmt: skip
                 search.points = _within(known, groups)
                 tried = [{group: _mean(start, members) for group, members in groups.items()} for start in starts]
                 best = search.run(objective, starts=tried)
@@ -197,6 +203,7 @@ class Auto:
         if not sides.defined(RETENTION) or not sides.defined(GAIN):
             return 0.0, 0.0  # so few items that nothing was forgotten or gained in them: they cannot vouch for anything
         ts = sorted({*UNIFORM, near})
+        self.trials.foresee([Ask(self._uniform(near), "check"), Ask(found, "check")])
         points = [sides.base, *(self._ask(self._uniform(t), "check").sheets for t in ts), sides.adapted]
         samples = sides.samples([*points, self._ask(found, "check").sheets])
         wanted, held = samples[:, objective.side], samples[:, 1 - objective.side]

@@ -5,6 +5,7 @@ with as many parameters, the embedding in or out as in the selection or forced i
 alone, and DG-Hard (arXiv 2605.20296).
 """
 
+import mmap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -108,11 +109,26 @@ def matched(
 
 
 class Filtered:
-    """Between the base and DG-Hard's result: the filtered weights are computed once, and held."""
+    """Between the base and DG-Hard's result, whose weights are computed once, and held.
+
+    They lie in memory that is shared with processes that are forked after `reserve`: whichever of them computes a
+    weight, all have it.
+    """
 
     def __init__(self, between: Between) -> None:
         self.between = between
         self._weights: dict[str, torch.Tensor] = {}
+
+    def reserve(self) -> None:
+        """Room for the weights on a processor; from here on `fill` has to come before a filtered candidate."""
+        for name in self.between.names:
+            like = self.between.ends(name)[1]
+            room = mmap.mmap(-1, max(1, like.nbytes))  # anonymous and shared (mmap(2)); given back with the tensor
+            self._weights[name] = torch.frombuffer(room, dtype=like.dtype, count=like.numel()).view(like.shape)
+
+    def fill(self, name: str) -> None:
+        """Compute one weight."""
+        self._weights[name].copy_(filtered(name, *self.between.ends(name)))
 
     def move(self, candidate: Candidate) -> None:
         """Make the live model the candidate."""

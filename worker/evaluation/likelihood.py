@@ -51,18 +51,20 @@ def likelihoods(
     Raises:
         SpearError: `out_of_memory` if a single span does not fit.
     """
-    order = sorted(range(len(spans)), key=lambda i: (len(spans[i].tokens), i), reverse=True)
     found: dict[int, Likelihood] = {}
-    for batch in _batches(order, spans, batch_tokens=batch_tokens):
+    for batch in batches(spans, batch_tokens=batch_tokens):
         found.update(zip(batch, _scored(model, [spans[i] for i in batch]), strict=True))
         told(len(found))
     return [found[i] for i in range(len(spans))]
 
 
-def _batches(order: Sequence[int], spans: Sequence[Span], *, batch_tokens: int) -> Iterator[list[int]]:
-    """The longest first, so that the memory it takes is known at once."""
+def batches(spans: Sequence[Span], *, batch_tokens: int) -> Iterator[list[int]]:
+    """What is computed at once, by number: the longest first, so that the memory it takes is known at once.
+
+    A batch whose spans are given alone, in their order, is the same batch.
+    """
     batch: list[int] = []
-    for i in order:
+    for i in sorted(range(len(spans)), key=lambda i: (len(spans[i].tokens), i), reverse=True):
         if batch and (len(batch) + 1) * len(spans[batch[0]].tokens) > batch_tokens:
             yield batch
             batch = []

@@ -79,27 +79,42 @@ class Search:
     seed: int = 0
     most: float = 1.0
     """the largest strength"""
+    ahead: Callable[[Sequence[Mapping[str, float]]], None] = lambda _: None
+    """hears which points are going to be asked for one after the other, whatever the first of them come to"""
     points: list[Point] = field(default_factory=list)
     asked: int = field(default=0, init=False)
 
     def run(self, objective: Objective, *, starts: Sequence[Mapping[str, float]] = ()) -> Point:
         """The best point found. `starts` are tried after the uniform curve."""
-        for t in UNIFORM:
-            self._try(dict.fromkeys(self.groups, t), "uniform")
-        for start in starts:
-            self._try(start, "start")
+        curve = [(dict.fromkeys(self.groups, t), "uniform") for t in UNIFORM]
+        self._try_all([*curve, *((start, "start") for start in starts)])
         best = max(self.points, key=objective.value)
-        for group in self.groups:
-            self._try({**best.strengths, group: _moved(best.strengths[group])}, "probe")
+        self._try_all([({**best.strengths, group: _moved(best.strengths[group])}, "probe") for group in self.groups])
         before = -1
         while before < self.asked < self.budget:  # a proposal that is known already would be made for ever
             before = self.asked
             self._try(self._proposal(objective), "model")
         return max(self.points, key=objective.value)
 
+    def _try_all(self, many: Sequence[tuple[Mapping[str, float], str]]) -> None:
+        """One after the other, as long as the budget lasts."""
+        new: list[dict[str, float]] = []
+        for strengths, _ in many:
+            if self._is_new(self._rounded(strengths)) and self._rounded(strengths) not in new:
+                new.append(self._rounded(strengths))
+        self.ahead(new[: max(0, self.budget - self.asked)])
+        for strengths, origin in many:
+            self._try(strengths, origin)
+
+    def _rounded(self, strengths: Mapping[str, float]) -> dict[str, float]:
+        return {group: round(float(strengths[group]), 3) for group in self.groups}
+
+    def _is_new(self, rounded: dict[str, float]) -> bool:
+        return all(rounded != dict(point.strengths) for point in self.points)
+
     def _try(self, strengths: Mapping[str, float], origin: str) -> None:
-        rounded = {group: round(float(strengths[group]), 3) for group in self.groups}
-        if self.asked < self.budget and all(rounded != dict(point.strengths) for point in self.points):
+        rounded = self._rounded(strengths)
+        if self.asked < self.budget and self._is_new(rounded):
             self.asked += 1
             self.points.append(self.evaluate(rounded, origin))
 

@@ -9,7 +9,7 @@ import torch
 from app.errors import Code, SpearError
 from worker.evaluation.bootstrap import Floats
 from worker.evaluation.candidates import Between
-from worker.evaluation.likelihood import Span
+from worker.evaluation.likelihood import Span, batches
 from worker.evaluation.shortage import SHORTAGES, shortage_told
 
 SLOPED_TOKENS = 2048
@@ -26,15 +26,10 @@ def slopes(
 
     Raises `SpearError(out_of_memory)` if a single span does not fit.
     """
-    order = sorted(range(len(spans)), key=lambda i: (len(spans[i].tokens), i), reverse=True)
     nats, total = np.zeros(len(spans)), np.zeros(len(between.names))
-    at = 0
     with _gathering(between, total):
-        while at < len(order):
-            count = max(1, batch_tokens // len(spans[order[at]].tokens))
-            batch = order[at : at + count]
+        for batch in batches(spans, batch_tokens=batch_tokens):
             nats[batch] = _passed(between, [spans[i] for i in batch], total)
-            at += count
             told()
     return nats, total
 

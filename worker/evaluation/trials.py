@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -15,6 +15,15 @@ from worker.evaluation.sheets import Sheet
 
 Stretch = Literal["search", "check"]
 """two stretches of the calibration set: where the search looks, and where its choice is checked"""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A point, a stretch, and whether slopes are wanted."""
+
+    strengths: Strengths
+    stretch: Stretch
+    slopes: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,8 +59,13 @@ class Trials:
     billed as then, so that a search that goes on makes the same choices.
     """
 
-    def __init__(self, yardstick: Yardstick, *, journal: Path | None = None) -> None:
+    def __init__(
+        self, yardstick: Yardstick, *, journal: Path | None = None,
+        ahead: Callable[[Sequence[Ask]], Iterator[Trial]] | None = None,
+    ) -> None:  # fmt: skip
+        """`ahead` measures several points beside each other, where somebody can; their trials come in order."""
         self.yardstick = yardstick
+        self._ahead = ahead
         self.spent = 0.0
         self._journal = journal
         self._known: dict[str, Trial] = {}
@@ -66,6 +80,14 @@ class Trials:
             self._billed.add(key)
             self.spent += self.cost(stretch, slopes=slopes)
         return self._trial(key, strengths, stretch, slopes=slopes)
+
+    def foresee(self, asks: Sequence[Ask]) -> None:
+        """What is going to be asked for is measured at once, where that is quicker. It is billed when it is asked."""
+        new = {_key(ask.strengths, ask.stretch, slopes=ask.slopes): ask for ask in asks}
+        new = {key: ask for key, ask in new.items() if key not in self._known}
+        if self._ahead and len(new) > 1:
+            for key, trial in zip(new, self._ahead(list(new.values())), strict=True):
+                self._keep(key, trial)
 
     def end(self, strengths: Strengths, stretch: Stretch) -> Trial:
         """One of the two models themselves, without a bill: shares are counted from them."""

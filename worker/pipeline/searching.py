@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from app.errors import Code, SpearError
 from app.recipes.methods.spear import AutoSearch
 from worker.pipeline.evaluate import Evaluator, Subject
@@ -18,12 +20,15 @@ from worker.scores.selection import shares
 if TYPE_CHECKING:  # they need lm-eval, which is an extra
     from worker.evaluation.auto import Choice, Outcome
     from worker.evaluation.candidates import Between
+    from worker.evaluation.crew import Crew
     from worker.evaluation.trials import Stretch
     from worker.evaluation.yardstick import BenchYardstick
 
 JOURNAL = "search.journal"
 """the search's trials of all attempts, in the job's directory"""
 DIGITS = 4
+_LOGITS = 12
+"""bytes for each of a batch's logits: as they are, their exponentials, their gradient"""
 
 
 @dataclass(kw_only=True)
@@ -46,17 +51,22 @@ def search(evaluator: Evaluator, selection: Selection, reporter: Reporter) -> Fo
     Raises `SpearError`: `task_unsupported` where base and adapted model do equally well on the calibration tasks,
     `model_unsupported` where transformers names weights otherwise than the files do.
     """
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415
+
     from worker.evaluation.auto import Auto  # noqa: PLC0415  (lm-eval is an extra)
-    from worker.evaluation.trials import Trials  # noqa: PLC0415
+    from worker.evaluation.trials import Ask, Trials  # noqa: PLC0415
 
     asked = parameters(evaluator.task).searching
     assert asked is not None
     reporter.stage("searching", total=float(asked.budget), unit="evaluations")
-    with pair(evaluator) as (between, tokenizer):
+    with pair(evaluator) as (between, tokenizer), crew_for(evaluator, between) as crew:
         _check_names(evaluator, between)
-        yardstick = _yardstick(evaluator, between, tokenizer, reporter)
+        yardstick = _yardstick(evaluator, between, tokenizer, crew)
         stretches: tuple[Stretch, ...] = ("search", "check")
-        trials = Trials(yardstick, journal=evaluator.task.work_dir / JOURNAL)
+        ahead = yardstick.measure_all if crew.size > 1 else None
+        trials = Trials(yardstick, journal=evaluator.task.work_dir / JOURNAL, ahead=ahead)
+        crew.start(yardstick.perform)
+        trials.foresee([Ask(end, stretch) for stretch in stretches for end in yardstick.ends])
         sides = {each: yardstick.sides(each, seed=evaluator.evaluation.seed, ask=trials.end) for each in stretches}
         _check_sides(sides["search"])
         auto = Auto(
@@ -65,7 +75,8 @@ def search(evaluator: Evaluator, selection: Selection, reporter: Reporter) -> Fo
             told=lambda: reporter.step(done=min(trials.spent, asked.budget), name=f"{trials.spent:.1f} evaluations"),
         )
         start = {name: t for name, t in selection.decisions.items() if name in between.sizes}
-        outcome = auto.run(_objectives(asked), starts=[start] if start else [])
+        with threadpool_limits(1, user_api="blas"):  # its own sums come out the same with any number of threads
+            outcome = auto.run(_objectives(asked), starts=[start] if start else [])
         points = _points(outcome, auto)
         sizes = between.sizes
     chosen = next(each for each in outcome.choices if each.objective.least == asked.least)
@@ -84,21 +95,44 @@ def pair(evaluator: Evaluator) -> "Iterator[tuple[Between, Any]]":
 
     base, adapted, *_ = evaluator.subjects()
     one, two = (_model(subject, evaluator, load_model) for subject in (base, adapted))
-    yield Between(one, two), load_tokenizer(adapted.path, repo=adapted.repo, base=adapted.base)
+    with _one_thread():  # sums over a weight come out the same with any number of threads
+        between = Between(one, two)
+    yield between, load_tokenizer(adapted.path, repo=adapted.repo, base=adapted.base)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def crew_for(evaluator: Evaluator, between: "Between") -> "Crew":
+    """As many processes as the worker has threads and memory has room for; one on a device, and it has all threads."""
+    from worker.evaluation.crew import Crew, affordable  # noqa: PLC0415
+    from worker.evaluation.language_model import BATCH_TOKENS  # noqa: PLC0415
+
+    size = evaluator.task.threads if evaluator.device == "cpu" else 1  # a CUDA context does not survive a fork
+    weights = sum(weight.nbytes for weight in between.model.parameters())
+    logits = _LOGITS * BATCH_TOKENS * int(between.model.config.vocab_size)
+    return Crew(size=affordable(size, nbytes=weights + logits), told=evaluator.reporter.beat)
 
 
 def _model(subject: Subject, evaluator: Evaluator, load: Any) -> Any:
     return load(subject.path, repo=subject.repo, base=subject.base, device=evaluator.device)
 
 
-def _yardstick(evaluator: Evaluator, between: "Between", tokenizer: Any, reporter: Reporter) -> "BenchYardstick":
+def _yardstick(evaluator: Evaluator, between: "Between", tokenizer: Any, crew: "Crew") -> "BenchYardstick":
     from worker.evaluation.sides import Part  # noqa: PLC0415
     from worker.evaluation.yardstick import Asked, BenchYardstick  # noqa: PLC0415
 
     benches = evaluator.benches
     tasks = [Asked(one.label, one.bench, Part("general", one.task.weight)) for one in benches.calibration_general]
     tasks += [Asked(one.label, one.bench, Part("domain", one.task.weight)) for one in benches.calibration_domain]
-    return BenchYardstick(between, tokenizer, tasks, told=reporter.beat)
+    return BenchYardstick(between, tokenizer, tasks, crew=crew)
 
 
 def _check_names(evaluator: Evaluator, between: "Between") -> None:
