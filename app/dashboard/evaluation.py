@@ -8,6 +8,7 @@ from app.dashboard.charts import TradeOff, Trial
 
 Report = Mapping[str, Any]
 Estimate = Mapping[str, Any]
+AS_GOOD = "control_as_good"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +111,9 @@ def _verdict(task: Mapping[str, Any]) -> str:
     worse = _apart(parent, task["merged"]) if lower_is_better else _apart(task["merged"], parent)
     better = _apart(task["merged"], parent) if lower_is_better else _apart(parent, task["merged"])
     name = "the base" if task["role"] == "general" else "the adapted model"
-    return f"worse than {name}" if worse else f"better than {name}" if better else f"like {name}"
+    if task["merged"].get("value") is None or parent.get("value") is None:
+        return "-"
+    return f"worse than {name}" if worse else f"better than {name}" if better else f"no clear difference from {name}"
 
 
 def _apart(low: Estimate, high: Estimate) -> bool:
@@ -125,8 +128,13 @@ def _end(estimate: Estimate, which: str) -> float | None:
 
 
 def notes_of(evaluation: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """What the diagnosis says."""
-    return [{"setting": None, "groups": ()} | dict(note) for note in evaluation.get("diagnosis") or ()]
+    """What the diagnosis says; controls that do as well, of which there may be a dozen, in one note."""
+    notes = [{"setting": None, "groups": (), "each": ()} | dict(note) for note in evaluation.get("diagnosis") or ()]
+    good = [note for note in notes if note["kind"] == AS_GOOD]
+    if len(good) < 2:
+        return notes
+    told = {"message": f"{len(good)} simple controls keep as much of both sides", "each": [n["message"] for n in good]}
+    return [*(note for note in notes if note["kind"] != AS_GOOD), good[0] | told]
 
 
 def models_of(evaluation: Mapping[str, Any]) -> list[Measured]:

@@ -100,8 +100,12 @@ def _restored(report: Report | None) -> list[Fact]:
     selection = (report or {}).get("selection") or {}
     if not selection.get("scored"):
         return []
-    whole = (selection.get("shares") or {}).get("share")
-    parameters = f"{many(selection.get('parameters'))} parameters"
+    shares = selection.get("shares") or {}
+    whole, scored = shares.get("share"), {one["module_type"] for one in selection.get("modules") or ()}
+    others = sum(one["tensors"] for kind, one in (shares.get("modules") or {}).items() if kind not in scored)
+    parameters = f"{many(shares.get('parameters') or selection.get('parameters'))} parameters"
+    if others:
+        parameters = f"and {others} others, {parameters}"
     note = f"{parameters}, {percent(whole)} of the model" if whole is not None else parameters
     return [Fact(name="restored", value=f"{selection['selected']} of {selection['scored']} tensors", note=note)]
 

@@ -19,9 +19,12 @@ from app.jobs.tables import Job
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 Word = Annotated[str, Query(max_length=512)]
-SHOWN = ("score", "snr", "swci", "svdr", "relative_change", "effective_rank", "effective_rank_adapted", "delta_rank",
-         "delta_top_energy", "noise_edge")  # fmt: skip
-"""fields of a row that the panel tells, where they are there"""
+SHOWN = {
+    "score": "score", "snr": "SNR", "swci": "SWCI", "svdr": "SVDR", "relative_change": "relative change",
+    "effective_rank": "effective rank, base", "effective_rank_adapted": "effective rank, adapted",
+    "delta_rank": "rank of the change", "delta_top_energy": "its energy in 64 directions", "noise_edge": "noise edge",
+}  # fmt: skip
+"""fields of a row that the panel tells, where they are there, in words"""
 
 
 @router.get("/jobs/{job_id}/cell")
@@ -39,7 +42,7 @@ def get_cell(
     spectrum = DrawnSpectra(services.database).find(job_id, shown["name"])
     return part(
         request, "_cell.html", title=str(shown["name"]), job_id=job_id, row=shown, cell=cell,
-        values={name: shown[name] for name in SHOWN if shown.get(name) is not None}, spectrum=spectrum,
+        values={words: shown[name] for name, words in SHOWN.items() if shown.get(name) is not None}, spectrum=spectrum,
         chart=spectra_chart(spectrum, name=shown["name"]) if spectrum else "",
     )  # fmt: skip
 

@@ -196,6 +196,15 @@ def test_ticks_lie_within_their_scale(low: float, ratio: float, log: bool) -> No
     assert [scale.at(tick) for tick in ticks] == sorted(scale.at(tick) for tick in ticks)
 
 
+def test_the_chosen_setting_is_never_pale_even_where_a_control_beats_it() -> None:
+    trials = (Trial(label="result", kind="chosen", retention=0.3, gain=0.8),
+              Trial(label="uniform", kind="control", retention=0.6, gain=0.9),
+              Trial(label="random", kind="control", retention=0.2, gain=0.7))  # fmt: skip
+    drawn = tradeoff_chart(TradeOff(trials=trials))
+    assert drawn.count('class="trial pale"') == 1
+    assert re.search(r'class="trial"><title>result', drawn)
+
+
 def test_only_what_another_trial_beats_is_dominated() -> None:
     trials = make_trials().trials
     assert [trial.label for trial in trials if dominated(trial, trials)] == ["random tensors"]

@@ -8,8 +8,9 @@ import pytest
 
 from app.dashboard.charts import Trial
 from app.dashboard.comparison import overlap, recipe_differences
-from app.dashboard.evaluation import models_of, tasks_of, tradeoff_of
+from app.dashboard.evaluation import models_of, notes_of, tasks_of, tradeoff_of
 from app.dashboard.faults import SERVICE, fault_of
+from app.dashboard.headline import _restored
 from app.dashboard.rendering import many, size
 from app.dashboard.searching import prediction_of, search_of
 from app.dashboard.study import study_of
@@ -44,16 +45,33 @@ def test_faults_are_told_apart() -> None:
 
 def test_a_task_is_better_or_worse_only_where_intervals_do_not_meet() -> None:
     told = {task.name: task.verdict for task in tasks_of(make_evaluation())}
-    assert told["arc_easy"] == "like the base"
+    assert told["arc_easy"] == "no clear difference from the base"
     evaluation = make_evaluation()
     loss = next(task for task in evaluation["tasks"] if task["kind"] == "loss")
-    for value, verdict in ((2.5, "worse"), (2.0, "better"), (2.26, "like")):
+    for value, verdict in ((2.5, "worse than"), (2.0, "better than"), (2.26, "no clear difference from")):
         loss["merged"] = {"value": value, "low": value - 0.02, "high": value + 0.02}
-        assert next(t for t in tasks_of(evaluation) if t.name == "finance").verdict == f"{verdict} " + (
-            "the adapted model" if verdict == "like" else "than the adapted model"
-        )
+        assert next(t for t in tasks_of(evaluation) if t.name == "finance").verdict == f"{verdict} the adapted model"
     loss["merged"] = {"value": None, "low": None, "high": None}
-    assert tasks_of(evaluation)[-1].verdict == "like the adapted model"
+    assert tasks_of(evaluation)[-1].verdict == "-"  # nothing is known, which is not the same as no difference
+
+
+def test_many_controls_that_do_as_well_are_one_note() -> None:
+    good = [{"kind": "control_as_good", "message": f"uniform t = 0.{n} keeps as much", "groups": [], "setting": None}
+            for n in range(3)]  # fmt: skip
+    over = {"kind": "over_restored", "message": "gain was given up", "groups": ["mlp.1/2"], "setting": "method.t"}
+    first, second = notes_of({"diagnosis": [good[0], over, *good[1:]]})
+    assert first["message"] == "gain was given up"
+    assert second["message"].startswith("3 simple controls")
+    assert second["each"] == [one["message"] for one in good]
+    assert [one["message"] for one in notes_of({"diagnosis": good[:1]})] == ["uniform t = 0.0 keeps as much"]
+
+
+def test_the_headline_counts_what_a_search_moved_beside_the_scored_tensors() -> None:
+    modules = {"q": {"tensors": 6}, "norm": {"tensors": 13}, "embedding": {"tensors": 1}, "head": {"tensors": 0}}
+    selection = {"selected": 6, "scored": 6, "parameters": 24_576, "modules": [{"module_type": "q"}],
+                 "shares": {"share": 1.0, "parameters": 45_888, "modules": modules}}  # fmt: skip
+    (fact,) = _restored({"selection": selection})
+    assert fact.note == "and 14 others, 45.9 k parameters, 100 % of the model"
 
 
 def test_the_curve_shows_held_out_points_and_leaves_out_what_is_not_known() -> None:
@@ -180,6 +198,22 @@ def make_study() -> dict[str, Any]:
     return Study.model_validate(report).model_dump(mode="json")
 
 
+def test_a_sweep_is_of_one_set_of_experts_and_takes_seeds_together() -> None:
+    report = make_study()
+    one = report["cells"][0]
+    more = [
+        one | {"key": f"k{seed}{x}{name}", "experts": ["org/finance", name], "method": "dare_ties",
+               "settings": {"lambda": x, "seed": seed, "density": 0.5}, "macro_gain": {"score": x * seed / 10}}
+        for seed in (0, 1) for x in (0.5, 1.0) for name in ("org/math", "org/law")
+    ]  # fmt: skip
+    report["cells"] += more
+    sweeps = study_of(report).stages[0].sweeps
+    assert [chart.count('class="series') for chart in sweeps] == [4, 2]  # a line and its key: ties and dare_ties, dare
+    assert "finance + math" in sweeps[0]
+    assert "finance + law" in sweeps[1]
+    assert "dare_ties, density 0.5: 5 at 1" in sweeps[1]  # the mean of 0 and 10 points
+
+
 def test_a_study_shows_its_stages_its_sweeps_and_its_answers() -> None:
     found = study_of(make_study())
     assert found is not None
@@ -189,6 +223,8 @@ def test_a_study_shows_its_stages_its_sweeps_and_its_answers() -> None:
     assert len(stage.matrices) == 2
     assert "ties: finance + math, fpb: +2 points" in stage.matrices[0]
     assert "0.2 at 0.1" in stage.sweeps[0]  # shares are told in points
+    assert found.correlations == []
+    assert found.unit == "points"
     ((task, sheet),) = found.sheets
     assert task == "fpb"
     assert "ties: finance + math: 2 of 4 right, 1 won, 1 lost" in sheet

@@ -124,6 +124,16 @@ def test_the_selection_is_counted_from_the_rows(tmp_path: Path) -> None:
     }  # fmt: skip
     assert "Restored 14 of 28 scored tensors (4.35 k parameters, 21.8% of the model)" in report["verdict"]
     assert "10 of 14 restored tensors" in report["merge"]["statement"]
+    assert report["verdict"].count("the other tensors are the adapted model's") == 1
+
+
+def test_the_verdict_counts_what_a_search_moved_beside_the_scored_tensors(tmp_path: Path) -> None:
+    parts = make_parts()
+    kinds = {kind: {"tensors": 2} for kind in SHAPES} | {"norm": {"tensors": 5}, "embedding": {"tensors": 1}}
+    parts["selection"] = {"parameters": 9000, "model_parameters": 9000, "modules": kinds}
+    said = build_report(make_task(tmp_path), **parts)["verdict"]
+    assert "Restored 14 of 28 scored tensors and 6 others (9 k parameters, 100.0% of the model)" in said
+    assert "the other tensors" not in said
 
 
 def test_the_heatmap_has_modules_as_rows_and_layers_as_columns(tmp_path: Path) -> None:

@@ -71,12 +71,20 @@ def _scored(task: Task, *, selection: Selection) -> str:
 
 def _restored(task: Task, *, selection: Selection, shares: Mapping[str, Any]) -> str:
     base, expert = task.base.repo, task.experts[0].repo
-    whole = shares.get("model_parameters")
-    part = f", {selection.parameters / whole:.1%} of the model" if whole else ""
+    more, whole = _beyond(selection, shares), shares.get("model_parameters")
+    parameters = int(shares["parameters"]) if more else selection.parameters
+    part = f", {parameters / whole:.1%} of the model" if whole else ""
+    left = "" if parameters == whole else "; the other tensors are the adapted model's"
     return (
-        f"Restored {selection.selected} of {selection.scored} scored tensors ({count(selection.parameters)} "
-        f"parameters{part}) of {expert} towards {base} ({strength(task)}); the other tensors are the adapted model's."
+        f"Restored {selection.selected} of {selection.scored} scored tensors{f' and {more} others' if more else ''} "
+        f"({count(parameters)} parameters{part}) of {expert} towards {base} ({strength(task)}){left}."
     )
+
+
+def _beyond(selection: Selection, shares: Mapping[str, Any]) -> int:
+    """How many tensors were restored that no score was asked for: `auto` moves norms and embeddings as well."""
+    scored = {module.module_type for module in selection.modules}
+    return sum(one["tensors"] for kind, one in shares.get("modules", {}).items() if kind not in scored)
 
 
 def _merged(task: Task) -> str:

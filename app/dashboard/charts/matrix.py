@@ -9,7 +9,7 @@ from app.dashboard.charts.scales import Scale, figure
 from app.dashboard.charts.svg import chart, element, line, path, text, tip
 
 CELL, ROW, TOP, CHAR, LEAST = 76.0, 26.0, 56.0, 7.2, 64.0
-WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM = 560.0, 340.0, 56.0, 16.0, 260.0
+WIDTH, LEFT, RIGHT, BOTTOM, KEY = 560.0, 56.0, 16.0, 260.0, 250.0
 SERIES = 6
 """how many lines differ by colour and dash; later ones begin anew"""
 
@@ -94,7 +94,8 @@ def sweep_chart(data: Sweep) -> str:
     across = _scale([x for x, _ in known], LEFT, WIDTH - RIGHT)
     up = _scale([*(y for _, y in known), *ends], BOTTOM, 36.0)
     lines = [_series(one, number=i, across=across, up=up) for i, one in enumerate(data.series)]
-    height = HEIGHT + 18 * max(0, len(data.series) - 3)
+    keys = -(-len(data.series) // _key_columns(data.series))
+    height = BOTTOM + 54 + 18 * keys
     return chart(
         *_axes(data, across=across, up=up), *lines, *_keys(data.series), width=WIDTH, height=height,
         label=f"{data.up} by {data.across}: {', '.join(one.name for one in data.series)}",
@@ -168,13 +169,18 @@ def _mark(number: int, x: float, y: float) -> str:
 
 
 def _keys(series: Sequence[Series]) -> list[str]:
-    parts = []
+    parts, columns = [], _key_columns(series)
     for i, one in enumerate(series):
-        x, y = LEFT + 250 * (i % 2), BOTTOM + 54 + 18 * (i // 2)
+        x, y = LEFT + KEY * (i % columns), BOTTOM + 54 + 18 * (i // columns)
         class_ = f"series s{i % SERIES}"
         stroke = line(x, y - 4, x + 26, y - 4, class_=f"line {class_}")
         parts += [element("g", stroke, _mark(i, x + 13, y - 4), class_=class_), text(x + 34, y, one.name)]
     return parts
+
+
+def _key_columns(series: Sequence[Series]) -> int:
+    """Two where the longest name leaves room for another beside it."""
+    return 2 if max(len(one.name) for one in series) * CHAR < KEY - 40 else 1
 
 
 def _axes(data: Sweep, *, across: Scale, up: Scale) -> list[str]:

@@ -27,6 +27,8 @@ def spectra_chart(spectrum: Mapping[str, Any], *, name: str) -> str:
     shape = " x ".join(str(side) for side in spectrum["shape"])
     return chart(
         text(LEFT, 16, name), text(LEFT, 34, f"{shape}, {spectrum['count']} singular values{estimate}", class_="soft"),
+        text(WIDTH - RIGHT, 34, "↑ singular value, log scale", class_="soft", anchor="end"),
+        text(WIDTH - RIGHT, UNDER - 8, "↑ change against the base", class_="soft", anchor="end"),
         *_values(drawn, ranks, across=across, edge=spectrum.get("edge")), *_changes(drawn, ranks, across=across),
         *_ranks(across), *_legend(drawn, edge=spectrum.get("edge")), width=WIDTH, height=BOTTOM + 60,
         label=f"Singular values of {name}, {', '.join(drawn)}, on a log scale with the noise edge",
@@ -87,7 +89,7 @@ def _rules(up: Scale, *, sign: Any, most: int = 5) -> list[str]:
 def _ranks(across: Scale) -> list[str]:
     ticks = [across.low, *across.ticks(most=5)]
     marks = [text(across.at(t), BOTTOM + 18, f"{t:g}", class_="soft", anchor="middle") for t in ticks if t >= 1]
-    return [line(LEFT, BOTTOM, WIDTH - RIGHT, BOTTOM, class_="axis"), *marks, text(LEFT, BOTTOM + 36, "rank")]
+    return [line(LEFT, BOTTOM, WIDTH - RIGHT, BOTTOM, class_="axis"), *marks, text(LEFT, BOTTOM + 36, "rank →")]
 
 
 def _legend(drawn: Mapping[str, Sequence[float]], *, edge: float | None) -> list[str]:

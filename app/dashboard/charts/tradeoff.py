@@ -38,14 +38,14 @@ class TradeOff:
 
 
 def tradeoff_chart(data: TradeOff) -> str:
-    """Each kind has a shape of its own; the chosen setting is ringed, dominated ones are pale. Empty without trials."""
+    """Each kind has a shape of its own; the chosen one is ringed, dominated others are pale. Empty without trials."""
     if not data.trials:
         return ""
     across = _scale([(t.retention, t.retention_interval) for t in data.trials], LEFT, WIDTH - RIGHT)
     up = _scale([(t.gain, t.gain_interval) for t in data.trials], BOTTOM, TOP)
     front = sorted((t for t in data.trials if not dominated(t, data.trials)), key=lambda t: t.retention)
     curve = path([(across.at(t.retention), up.at(t.gain)) for t in front], class_="line front")
-    marks = [_trial(t, across=across, up=up, pale=t not in front) for t in data.trials]
+    marks = [_trial(t, across=across, up=up, pale=t not in front and t.kind != "chosen") for t in data.trials]
     return chart(
         text(LEFT, 18, "up and to the right is better; the line joins what no other setting beats", class_="soft"),
         *_axes(across, up, labels=data.labels), *_gates(data, across=across, up=up), curve, *marks, *_legend(data),
@@ -97,12 +97,12 @@ def _gates(data: TradeOff, *, across: Scale, up: Scale) -> list[str]:
 
 def _trial(trial: Trial, *, across: Scale, up: Scale, pale: bool) -> str:
     x, y = across.at(trial.retention), up.at(trial.gain)
-    bars = []
+    bars, class_ = [], "interval faint" if trial.kind == "control" else "interval"
     if trial.retention_interval:
         low, high = (across.at(end) for end in trial.retention_interval)
-        bars.append(line(low, y, high, y, class_="interval"))
+        bars.append(line(low, y, high, y, class_=class_))
     if trial.gain_interval:
-        bars.append(line(x, up.at(trial.gain_interval[0]), x, up.at(trial.gain_interval[1]), class_="interval"))
+        bars.append(line(x, up.at(trial.gain_interval[0]), x, up.at(trial.gain_interval[1]), class_=class_))
     said = tip(f"{trial.label}: retention {percent(trial.retention)}, gain kept {percent(trial.gain)}")
     named = trial.kind in ("base", "adapted", "chosen")
     right = x < 0.7 * WIDTH
