@@ -13,6 +13,7 @@ import structlog
 from app.errors import SpearError
 from app.jobs.database import Database
 from app.jobs.keys import Keys
+from app.jobs.leases import Lease
 from app.jobs.quotas import Quota
 from app.jobs.states import Kind
 from app.jobs.store import Idempotency, Store, Submission
@@ -24,11 +25,12 @@ log = structlog.get_logger()
 
 
 def submit_cells(
-    job: Job, study: Study, report: Mapping[str, Any], *, database: Database, settings: Settings
+    job: Job, study: Study, report: Mapping[str, Any], *, lease: Lease, database: Database, settings: Settings
 ) -> list[dict[str, Any]]:
     """One entry for each publication: the cell's key, the target, and the merge job or why there is none.
 
-    A publication that is refused (the target is busy, the key has too many jobs) fails no study.
+    A publication that is refused (the target is busy, the key has too many jobs) fails no study. Raises
+    `LeaseLostError` where the study is no longer ours or is being cancelled: nothing is submitted from then on.
     """
     quota = Quota(max_active=settings.max_active_jobs or None, bytes_per_day=settings.max_daily_bytes or None)
     caller = Keys(database, secret=b"", defaults=quota).caller(job.key_id)
@@ -44,7 +46,7 @@ def submit_cells(
         submission = _submission(job, recipe, cell=one["key"])
         key = Idempotency(key=f"{job.id}/{one['key']}", body_digest=_digest(recipe))
         try:
-            made, _ = store.submit(submission, caller=caller, idempotency=key)
+            made, _ = store.submit(submission, caller=caller, idempotency=key, under=lease)
             told.append(entry | {"job": made.id})
         except SpearError as error:
             log.warning("study.not_published", job=job.id, cell=one["key"], code=error.code)

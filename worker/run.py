@@ -99,7 +99,9 @@ class Run:
         """With the merge jobs of what the study publishes."""
         report = json.loads((self.workspace.path / "report.json").read_text())
         told = self.patiently(
-            lambda: submit_cells(self.job, study, report, database=self.database, settings=self.settings)
+            lambda: submit_cells(
+                self.job, study, report, lease=self.lease, database=self.database, settings=self.settings
+            )
         )
         return {**summary, "metrics": {**summary["metrics"], "published": told}}
 

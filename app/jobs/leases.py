@@ -232,6 +232,19 @@ def close_stages(session: Session, job_id: str) -> None:
     session.execute(update(Stage).where(Stage.job_id == job_id, Stage.ended_at.is_(None)).values(ended_at=NOW))
 
 
+def hold_running(session: Session, lease: Lease) -> None:
+    """Until this transaction ends the job stays ours and running: whoever cancels it waits for that.
+
+    Raises `LeaseLostError` where it is not, a cancelled one too.
+    """
+    statement = (
+        select(Job.id)
+        .where(Job.id == lease.job_id, *_fence(lease), Job.status == Status.RUNNING)
+        .with_for_update(read=True)
+    )
+    _owned(session.scalars(statement).one_or_none())
+
+
 def _fence(lease: Lease) -> tuple[ColumnElement[bool], ...]:
     return (Job.lease_token == lease.token, Job.status.in_(HELD))
 

@@ -17,7 +17,7 @@ from app.jobs.documents import get_document
 from app.jobs.formats import FORMAT
 from app.jobs.ids import new_id
 from app.jobs.keys import Caller
-from app.jobs.leases import ENDED
+from app.jobs.leases import ENDED, Lease, hold_running
 from app.jobs.quotas import count_in
 from app.jobs.states import ACTIVE, Kind, Status
 from app.jobs.tables import Event, IdempotencyKey, Job, Stage
@@ -80,16 +80,21 @@ class Store:
             return self._replay(session, caller, idempotency)
 
     def submit(
-        self, submission: Submission, *, caller: Caller, idempotency: Idempotency | None = None
-    ) -> tuple[Job, bool]:
+        self, submission: Submission, *, caller: Caller, idempotency: Idempotency | None = None,
+        under: Lease | None = None,
+    ) -> tuple[Job, bool]:  # fmt: skip
         """Make the job and queue it, in one transaction; and whether it was a replay.
 
+        `under` is the running job that submits it: once its cancellation is confirmed, no more comes of it.
+
         Raises `SpearError(target_busy)` if another job is active for the target, `SpearError(quota_exceeded)` where
-        the caller's keys have too many jobs or bytes already.
+        the caller's keys have too many jobs or bytes already, `LeaseLostError` where `under` is not running any more.
         """
         job_id = new_id(PREFIXES[submission.kind])
         try:
             with self._database.transaction() as session:
+                if under:
+                    hold_running(session, under)
                 if idempotency and not self._reserve(session, caller, idempotency, job_id=job_id):
                     twin = self._replay(session, caller, idempotency)
                     assert twin is not None  # the unique index let the twin through first
