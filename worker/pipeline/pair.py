@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from torch import Tensor
@@ -10,16 +10,17 @@ from torch import Tensor
 from app.errors import Code, SpearError
 from app.recipes.methods.spear import SpearParameters
 from worker.pipeline.spectra import SPLIT, Side, Spectra
-from worker.scores import Part, Row, SpectrumPair, blank_row, delta_shape, make_row, parts, squared_norms
+from worker.scores import Part, Row, SpectrumPair, blank_row, delta_shape, make_row, parts, sums
 from worker.scores.curve import Curve, curve
 from worker.scores.ranking import group_of
 from worker.scores.trust import single_is_enough, svdr_error
 from worker.spectra import SMALLEST, SMALLEST_OF_PAIRS, Precision, SpectrumKey, flops, group_shape, has_pairs
+from worker.spectra.room import Room
 
 READING = 16.0  # flops that reading, converting and differencing one entry of both models is counted as
 EXACT_AT_ONCE = 256  # short sides up to this cost so little that nothing is tried in single precision first
 SPLIT_COST = 0.5  # of a full spectrum's flops, about
-HELD = 2  # bytes of an entry up to which both matrices stay in memory for an estimate, instead of a second reading
+HELD = frozenset({"BF16", "F16"})  # dtypes of which both matrices stay in memory, instead of a second reading
 BATCH_BYTES = 2**31  # of Gram matrices that a device other than the CPU is handed at once
 
 Way = Literal["exact", "fast"]
@@ -48,6 +49,8 @@ class Pair:
     method: SpearParameters
     device: str
     known: dict[SpectrumKey, Tensor]
+    room: Room = field(default_factory=Room)
+    """of the process that scores: matrices come and go in the same memory"""
 
     def parts(self, name: str) -> list[Part]:
         return parts(name, shape=self.base.checkpoint.tensors[name].shape, config=self.base.checkpoint.config)
@@ -80,7 +83,8 @@ class Pair:
 
     def score(self, name: str, *, way: Way) -> Scored:
         """Raises `SpearError(nonfinite_tensor)` naming tensor and repo."""
-        spectra, every = Spectra(device=self.device, known=self.known), self.parts(name)
+        room, every = self._room_for(name), self.parts(name)
+        spectra = Spectra(device=self.device, known=self.known, room=room)
         curves: dict[str, Curve] = {}
         rows: list[Row] = []
         for batch in batches(every, device=self.device):
@@ -90,6 +94,12 @@ class Pair:
             rows=rows, records=spectra.records, computed=spectra.computed, cached=spectra.cached, curves=curves,
             by_side={**spectra.counts(self.base, role="base"), **spectra.counts(self.adapted, role="adapted")},
         )  # fmt: skip
+
+    def _room_for(self, name: str) -> Room | None:
+        """The room, for matrices on the CPU of at most two bytes an entry that are a tensor of their own."""
+        infos = [side.checkpoint.tensors[name] for side in (self.base, self.adapted)]
+        small = all(info.dtype in HELD and len(info.shape) == 2 for info in infos)
+        return self.room if small and self.device == "cpu" else None
 
     def _prepare(self, batch: list[Part], *, spectra: Spectra, way: Way) -> None:
         """Where a device gains by it, the first try of all spectra of a batch at once."""
@@ -101,21 +111,26 @@ class Pair:
     def _row(self, part: Part, *, spectra: Spectra, way: Way, curves: dict[str, Curve]) -> Row:
         """Norms and the shape of the change first: both matrices are in memory together for these only.
 
-        Where they are to be estimated and take two bytes an entry they stay: an estimate needs little beside them.
+        Where they take two bytes an entry they stay in the room: what comes then needs little enough beside them.
         """
-        pair = [side.matrix(part, device=self.device) for side in (self.base, self.adapted)]
-        base_square, adapted_square, delta_square = squared_norms(*pair)
-        self._refuse_nonfinite(part.tensor, norms=(base_square, adapted_square))
-        delta_norm, itemsize = math.sqrt(delta_square), pair[1].element_size()
-        delta = delta_shape(*pair, delta_norm=delta_norm) if delta_norm else None
-        fast = estimated(part, way=way)
-        held: list[Tensor | None] = [each if fast and each.element_size() <= HELD else None for each in pair]
+        room = spectra.room
+        pair = {side.role: side.matrix(part, device=self.device, room=room) for side in (self.base, self.adapted)}
+        found_sums = sums(pair["base"], pair["adapted"])
+        self._refuse_nonfinite(part.tensor, norms=(found_sums.base, found_sums.adapted))
+        delta_norm, itemsize = math.sqrt(found_sums.delta), pair["adapted"].element_size()
+        delta = None
+        if delta_norm:
+            known = {"delta_norm": delta_norm, "rounding": found_sums.rounding}
+            delta = delta_shape(pair["base"], pair["adapted"], **known, room=room)
+        spectra.held = {(role, part.name): each for role, each in pair.items()} if room else {}
         del pair
-        found = self._split(part, spectra, held=held) if fast else self._exact(part, spectra, changed=delta_square > 0)
+        fast = estimated(part, way=way)
+        found = self._split(part, spectra) if fast else self._exact(part, spectra, changed=delta_norm > 0)
         curves[part.name] = curve(found.base, found.adapted)
         return make_row(
-            blank_row(part, itemsize=itemsize), spectra=found, base_norm=math.sqrt(base_square), delta_norm=delta_norm,
-            delta=delta, estimator=self.method.snr, reference=self.method.snr_reference, variant=self.method.svdr,
+            blank_row(part, itemsize=itemsize), spectra=found, base_norm=math.sqrt(found_sums.base),
+            delta_norm=delta_norm, delta=delta, estimator=self.method.snr, reference=self.method.snr_reference,
+            variant=self.method.svdr,
         )  # fmt: skip
 
     def _exact(self, part: Part, spectra: Spectra, *, changed: bool) -> SpectrumPair:
@@ -127,6 +142,7 @@ class Pair:
         base, adapted = self._values(part, spectra, precision=precision)
         if precision == "single" and changed and not single_is_enough(base, adapted, shape=part.shape):
             precision = "exact"
+            self.room.free("square")  # an fp64 Gram matrix takes twice as much
             base, adapted = self._values(part, spectra, precision=precision)
         error = svdr_error(base, adapted, precision=precision) if changed else 0.0
         return SpectrumPair(base=base, adapted=adapted, precision="exact", shape=part.shape, svdr_error=error)
@@ -134,9 +150,8 @@ class Pair:
     def _values(self, part: Part, spectra: Spectra, *, precision: Precision) -> list[Tensor]:
         return [spectra.values(side, part, precision=precision) for side in (self.base, self.adapted)]
 
-    def _split(self, part: Part, spectra: Spectra, *, held: list[Tensor | None]) -> SpectrumPair:
-        """`held` is emptied: each matrix is let go when its estimate is there."""
-        base, adapted = (spectra.split(side, part, held=held.pop(0)) for side in (self.base, self.adapted))
+    def _split(self, part: Part, spectra: Spectra) -> SpectrumPair:
+        base, adapted = (spectra.split(side, part) for side in (self.base, self.adapted))
         thinner = SpectrumPair(
             base=base[1], adapted=adapted[1], precision="fast", shape=group_shape(part.shape, halves=True)
         )

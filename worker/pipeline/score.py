@@ -60,8 +60,8 @@ def score(task: Task, reporter: Reporter) -> Scores:
     method, device = parameters(task), device_of(task)
     places = [source.path for source in (task.base, task.experts[0])]
     with open_model(places[0], base=places[0]) as one, open_model(places[1], base=places[0]) as two:
-        base = Side(source=task.base, checkpoint=one)
-        adapted = Side(source=task.experts[0].over(task.base), checkpoint=two)
+        base = Side(source=task.base, checkpoint=one, role="base")
+        adapted = Side(source=task.experts[0].over(task.base), checkpoint=two, role="adapted")
         names = _scored_names(base, adapted, method=method)
         _refuse_matched_rows(task, names)
         pair = Pair(base=base, adapted=adapted, method=method, device=device, known=load(task.spectra))

@@ -15,6 +15,7 @@ from worker.pipeline.memory import free_matrices_at_once
 from worker.pipeline.task import Input
 from worker.scores import Part
 from worker.spectra import Precision, SpectrumKey, from_record, many_values, split_count, split_values, to_record
+from worker.spectra.room import Room
 
 SPLIT = ("split", "split-halves")
 """Precisions of the two records that a split spectrum is kept in."""
@@ -26,19 +27,28 @@ class Side:
 
     source: Input
     checkpoint: Checkpoint
+    role: str
+    """`base` or `adapted`: the name of its place in a `Room`"""
 
     def key(self, part: Part, *, precision: str, device: str) -> SpectrumKey:
         digest = self.source.digests[self.checkpoint.tensors[part.tensor].file]
         name = f"{part.name} [{part.region}]" if part.region else part.name  # the digest does not cover config.json
         return SpectrumKey(digest=digest, tensor=name, precision=precision, device_class=device)
 
-    def matrix(self, part: Part, *, device: str) -> Tensor:
-        """The matrix as stored, read anew: it is in memory for as long as the caller holds it."""
-        free_matrices_at_once()
+    def matrix(self, part: Part, *, device: str, room: Room | None = None) -> Tensor:
+        """The matrix as stored, read anew: it is in memory for as long as the caller holds it, or in the room."""
         stacked = len(self.checkpoint.tensors[part.tensor].shape) == 3
+        if room is not None and not stacked:
+            return part.cut(self._into(room, part.tensor))
+        free_matrices_at_once()
         stored: Any = Experts(self.checkpoint, part.tensor) if stacked else self.checkpoint.read(part.tensor)
         matrix: Tensor = part.cut(stored)
         return matrix.to(device)
+
+    def _into(self, room: Room, name: str) -> Tensor:
+        info = self.checkpoint.info(name)
+        flat = room.take(self.role, (info.elements,), torch_dtype(info))
+        return self.checkpoint.read_flat(name, start=0, stop=info.elements, out=flat).reshape(info.shape)
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,9 @@ class Spectra:
 
     device: str
     known: dict[SpectrumKey, Tensor]
+    room: Room | None = None
+    held: dict[tuple[str, str], Tensor] = field(default_factory=dict)
+    """matrices that are in memory, by role and part: not read again"""
     records: list[dict[str, Any]] = field(default_factory=list)
     fresh: set[tuple[int, str]] = field(default_factory=set)
     recalled: set[tuple[int, str]] = field(default_factory=set)
@@ -100,18 +113,18 @@ class Spectra:
         }  # fmt: skip
         if not missing:
             return
-        matrices = (side.matrix(part, device=self.device) for side, part in missing.values())
-        found = many_values(list(matrices), precision=precision)
+        matrices = [self._matrix(side, part) for side, part in missing.values()]
+        found = many_values(matrices, precision=precision, room=self.room)
         for (key, (side, part)), values in zip(missing.items(), found, strict=True):
             self._keep(key, values, of=(id(side), part.name))
 
-    def split(self, side: Side, part: Part, *, held: Tensor | None) -> list[Tensor]:
-        """The values of the matrix's column groups, and of their halves; `held`: the matrix, if it is in memory."""
+    def split(self, side: Side, part: Part) -> list[Tensor]:
+        """The values of the matrix's column groups, and of their halves."""
         keys = [side.key(part, precision=precision, device=self.device) for precision in SPLIT]
         known = self._recall(keys, count=split_count(part.shape), of=(id(side), part.name))
         if known:
             return known
-        fresh = split_values(side.matrix(part, device=self.device) if held is None else held)
+        fresh = split_values(self._matrix(side, part), room=self.room)
         for key, values in zip(keys, (fresh.values, fresh.halves), strict=True):
             self._keep(key, values, of=(id(side), part.name))
         return [self.made[key] for key in keys]
@@ -119,6 +132,10 @@ class Spectra:
     def peek(self, side: Side, part: Part, *, precision: str) -> Tensor | None:
         """What the cache holds, without counting it as used."""
         return self.known.get(side.key(part, precision=precision, device=self.device))
+
+    def _matrix(self, side: Side, part: Part) -> Tensor:
+        held = self.held.get((side.role, part.name))
+        return side.matrix(part, device=self.device) if held is None else held
 
     def _recall(self, keys: list[SpectrumKey], *, count: int, of: tuple[int, str]) -> list[Tensor] | None:
         values = [self.known.get(key) for key in keys]

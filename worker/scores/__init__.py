@@ -1,6 +1,6 @@
 """The scores of weight matrices, their ranking, and the selection of what is restored."""
 
-from worker.scores.change import relative_change, squared_norms, swci
+from worker.scores.change import Sums, relative_change, squared_norms, sums, swci
 from worker.scores.delta import DeltaShape, delta_shape, effective_rank
 from worker.scores.modules import Place, place, wanted
 from worker.scores.parts import Part, parts
@@ -17,6 +17,7 @@ __all__ = [
     "Row",
     "Selection",
     "SpectrumPair",
+    "Sums",
     "blank_row",
     "choose",
     "delta_shape",
@@ -28,6 +29,7 @@ __all__ = [
     "relative_change",
     "snr",
     "squared_norms",
+    "sums",
     "svdr",
     "swci",
     "wanted",

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-CHUNK = 1 << 17  # entries looked at at once
+from worker.scores.change import compiled_passes, rounding_square
+from worker.spectra.room import Room, taken
+
 ROWS = 256  # rows differenced at once
 SKETCH = 64  # directions of the random sketch of Δ
-SIGNIFICAND = {torch.bfloat16: 7, torch.float16: 10, torch.float32: 23}  # stored bits behind the leading one
 LEFT_OVER = 0.02  # share of ‖Δ‖² beyond rounding that a low-rank change may leave outside its sketch
 
 
@@ -27,8 +28,12 @@ class DeltaShape:
     """whether Δ looks like a merged LoRA: nothing but rounding lies outside the sketch"""
 
 
-def delta_shape(base: Tensor, adapted: Tensor, *, delta_norm: float) -> DeltaShape:
+def delta_shape(
+    base: Tensor, adapted: Tensor, *, delta_norm: float, rounding: float | None = None, room: Room | None = None
+) -> DeltaShape:
     """Measure Δ of two equally shaped matrices whose difference has the Frobenius norm `delta_norm` > 0.
+
+    `rounding`: `rounding_square(adapted)`, where it is known. The block `square` of the `room` is overwritten.
 
     A randomised range finder without power iteration (Halko, Martinsson & Tropp, arXiv 0909.4061, algorithm 4.1), in
     fp32, with a fixed seed, on every k-th row of the long side so that about as many are left as the short side has: a
@@ -36,8 +41,8 @@ def delta_shape(base: Tensor, adapted: Tensor, *, delta_norm: float) -> DeltaSha
     what the sketch left over, s² its energy per entry. Where rounding is over half of Δ's energy nothing can be told
     and `low_rank` is False.
     """
-    share = min(1.0, _rounding_norm(adapted) / delta_norm)
-    sample = _sample(base, adapted)
+    share = min(1.0, math.sqrt(rounding_square(adapted) if rounding is None else rounding) / delta_norm)
+    sample = _sample(base, adapted, room=room)
     long, short = sample.shape
     size, norm = min(SKETCH, short // 4), float(sample.norm())
     if size < 1 or norm == 0:
@@ -60,21 +65,25 @@ def effective_rank(values: Tensor) -> float:
     return math.exp(-float((shares * shares.log()).sum()))
 
 
-def _sample(base: Tensor, adapted: Tensor) -> Tensor:
+def _sample(base: Tensor, adapted: Tensor, *, room: Room | None) -> Tensor:
     """Evenly spaced rows of Δ turned tall, in fp32: at least as many as it has columns, less than twice as many.
 
     Taken in the orientation that is stored, by blocks of rows: no second copy of the sample.
     """
     tall = base.shape[0] >= base.shape[1]
     step = max(1, max(base.shape) // max(1, min(base.shape)))
-    picked = slice(None, None, step)
-    one, two = ((matrix[picked] if tall else matrix) for matrix in (base, adapted))
-    shape = two.shape if tall else two[:1, picked].expand(two.shape[0], -1).shape
-    sample = torch.empty(shape, dtype=torch.float32, device=two.device)
-    blocks = zip(sample.split(ROWS), one.split(ROWS), two.split(ROWS), strict=True)  # type: ignore[no-untyped-call]
+    down, along = (step, 1) if tall else (1, step)
+    rows, columns = base.shape
+    shape = (-(-rows // down), -(-columns // along))
+    sample = taken(room, "square", shape, torch.float32, device=base.device)
+    fast = compiled_passes(base, adapted)
+    if fast is not None:
+        fast.subtract(base, adapted, down=down, along=along, out=sample)
+        return sample if tall else sample.T
+    blocks = zip(*(each.split(ROWS) for each in (sample, base[::down], adapted[::down])), strict=True)  # type: ignore[no-untyped-call]
     for out, first, second in blocks:
         change = second.to(torch.float32, copy=True).sub_(first.float())
-        out.copy_(change if tall else change[:, picked])
+        out.copy_(change[:, ::along])
     return sample if tall else sample.T
 
 
@@ -86,16 +95,3 @@ def _sketch(tall: Tensor, *, size: int) -> Tensor:
     image = (tall @ basis).to(torch.float64)  # long x size
     values: Tensor = torch.linalg.eigvalsh(image.T @ image).flip(0)
     return values.clamp_(min=0).sqrt_().cpu()
-
-
-def _rounding_norm(stored: Tensor) -> float:
-    """√(Σ ulp²/12): the norm of the rounding that brought numbers into the dtype of `stored`; 0 for fp64."""
-    bits = SIGNIFICAND.get(stored.dtype)
-    if bits is None:
-        return 0.0
-    flat, squares = stored.reshape(-1), 0.0
-    for start in range(0, flat.numel(), CHUNK):
-        exponents = flat[start : start + CHUNK].to(torch.float32).view(torch.int32) & 0x7F800000
-        powers = exponents.view(torch.float32).to(torch.float64)  # 2^e of each entry, 0 for zeros
-        squares += float(powers.dot(powers))
-    return 2.0**-bits * math.sqrt(squares / 12)

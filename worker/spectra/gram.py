@@ -16,6 +16,7 @@ from scipy.linalg import blas
 from torch import Tensor
 
 from worker.spectra.eigen import blas_threads
+from worker.spectra.room import Room, taken
 
 SMALLEST_OF_PAIRS = 512
 """Short sides from which products of pairs are used: below, loading their loops would cost more than they save."""
@@ -42,24 +43,25 @@ SINGLE = Grade(dtype=torch.float32, rows=256, tiles=8)
 accumulator in a bf16 product drifts (mean error of values, 2048 x 2048: 1e-6 at 256 rows, 4e-6 at 512)."""
 
 
-def gram(matrix: Tensor, *, grade: Grade = DOUBLE) -> tuple[Tensor, float]:
+def gram(matrix: Tensor, *, grade: Grade = DOUBLE, room: Room | None = None) -> tuple[Tensor, float]:
     """`(XᵀX, scale)` of a 2-D `matrix`, where X is the matrix turned tall (m x n, m >= n) and divided by `scale`.
 
     Returns an n x n tensor of the grade's dtype of which **only the lower triangle** holds the product. `scale` is a
     power of two near the largest entry, so the division is exact and no square over- or underflows; it is 1 for a zero
-    matrix. Beside the result, memory is one block of rows x n. Raises `ValueError` for NaN or infinite entries.
+    matrix. Beside the result, memory is one block of rows x n; the result is the block `square` of the `room`, where
+    there is one. Raises `ValueError` for NaN or infinite entries.
     """
     tall, scale = turned(matrix), power_of_two(matrix)
     if grade == SINGLE and in_pairs(matrix, scale=scale):
         from worker.spectra.pairs import gram_of_pairs  # noqa: PLC0415  (half a second: for those who need it)
 
-        return gram_of_pairs(tall), 1.0
+        return gram_of_pairs(tall, room=room), 1.0
     n = tall.shape[1]
-    result = torch.zeros(n, n, dtype=grade.dtype, device=matrix.device)
-    room = torch.empty(min(grade.rows, tall.shape[0]), n, dtype=grade.dtype, device=matrix.device)
+    result = taken(room, "square", (n, n), grade.dtype, device=matrix.device).zero_()
+    rows = torch.empty(min(grade.rows, tall.shape[0]), n, dtype=grade.dtype, device=matrix.device)
     with products(matrix):
         for block in tall.split(grade.rows):  # type: ignore[no-untyped-call]
-            part = room[: len(block)].copy_(block).mul_(1 / scale)
+            part = rows[: len(block)].copy_(block).mul_(1 / scale)
             add_lower(result, part, tiles=grade.tiles, torchs=by_torch(matrix))
     return result, scale
 

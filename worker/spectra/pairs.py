@@ -19,6 +19,7 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 from worker.compiled import call, compiled
+from worker.spectra.room import Room, taken
 
 ROWS = 256
 """of the long side in one run of an fp32 sum: longer ones drift"""
@@ -93,25 +94,40 @@ def _accumulate(builder: Any, sums: Any, columns: Any, rows: Any, index: Any) ->
 
 
 @compiled
-def _pack(entries: Any, start: Any, stop: Any, strides: Any, columns: Any, panels: Any) -> Any:  # noqa: PLR0917  (numba's functions take no names)
-    """The rows from `start` to `stop`, in pairs, into `panels` (count, ROWS / 2, 32); how many pairs these are."""
+def _pack_rows(entries: Any, start: Any, stop: Any, down: Any, columns: Any, panels: Any, words: Any) -> None:  # noqa: PLR0917
+    """As `_pack`, of rows whose entries lie one behind the other: these are paired first, in `words`."""
+    pairs, width = (stop - start + 1) // 2, words.size
+    for pair in range(pairs):
+        first = (start + 2 * pair) * down
+        upper = entries[first : first + width]
+        if start + 2 * pair + 1 < stop:
+            lower = entries[first + down : first + down + width]
+            for j in range(width):
+                words[j] = np.uint32(upper[j]) | np.uint32(np.uint32(lower[j]) << np.uint32(16))
+        else:
+            for j in range(width):
+                words[j] = np.uint32(upper[j])
+        for number in range(panels.shape[0]):
+            row, some = panels[number, pair], columns[number * WIDE : (number + 1) * WIDE]
+            for j in range(some.size):
+                row[j] = words[some[j]]
+
+
+@compiled
+def _pack(entries: Any, start: Any, stop: Any, strides: Any, columns: Any, panels: Any) -> None:  # noqa: PLR0917  (numba's functions take no names)
+    """The rows from `start` to `stop`, in pairs, into `panels` (count, ROWS / 2, 32), zeros beyond the last column."""
     down, along = strides
-    pairs = (stop - start + 1) // 2
+    whole = (stop - start) // 2
     for number in range(panels.shape[0]):
-        low = number * WIDE
-        width = min(WIDE, columns.size - low)
-        for pair in range(pairs):
-            row, first = panels[number, pair], (start + 2 * pair) * down
-            if start + 2 * pair + 1 < stop:
-                for j in range(width):
-                    at = first + columns[low + j] * along
-                    row[j] = np.uint32(entries[at]) | np.uint32(np.uint32(entries[at + down]) << np.uint32(16))
-            else:
-                for j in range(width):
-                    row[j] = np.uint32(entries[first + columns[low + j] * along])
-            for j in range(width, WIDE):
-                row[j] = np.uint32(0)
-    return pairs
+        panel, low = panels[number], number * WIDE
+        for j in range(min(WIDE, columns.size - low)):
+            at = start * down + columns[low + j] * along
+            for pair in range(whole):
+                upper, lower = entries[at], entries[at + down]
+                panel[pair, j] = np.uint32(upper) | np.uint32(np.uint32(lower) << np.uint32(16))
+                at += 2 * down
+            if start + 2 * whole < stop:
+                panel[whole, j] = np.uint32(entries[at])
 
 
 @compiled
@@ -120,8 +136,15 @@ def _gram(address: Any, size: Any, rows: Any, strides: Any, columns: Any, panels
     entries = carray(_pointer(address), (size,), np.uint16)
     base, place = np.uint64(panels.ctypes.data), np.uint64(out.ctypes.data)
     panel, stride = np.uint64(panels.shape[1] * WIDE * 4), out.shape[1]
+    down, along = strides
+    words = np.empty(columns.max() + 1, dtype=np.uint32)
     for start in range(0, rows, ROWS):
-        pairs = _pack(entries, start, min(rows, start + ROWS), strides, columns, panels)
+        stop = min(rows, start + ROWS)
+        pairs = (stop - start + 1) // 2
+        if along == 1:
+            _pack_rows(entries, start, stop, down, columns, panels, words)
+        else:
+            _pack(entries, start, stop, strides, columns, panels)
         for number in range(panels.shape[0]):
             low = number * WIDE
             right = base + np.uint64(number) * panel
@@ -130,21 +153,28 @@ def _gram(address: Any, size: Any, rows: Any, strides: Any, columns: Any, panels
                 _tile(left, right, pairs, place + np.uint64((i * stride + low) * 4), stride)
 
 
-def gram_of_pairs(tall: Tensor, *, columns: Tensor | None = None) -> Tensor:
+def gram_of_pairs(
+    tall: Tensor, *, columns: Tensor | None = None, out: Tensor | None = None, room: Room | None = None
+) -> Tensor:
     """XᵀX of a bf16 matrix on the CPU, X being the `columns` (int64; all by default) of `tall` in their order.
 
-    fp32, of which only the lower triangle holds the product. Beside the result, memory is 512 bytes a column.
+    fp32, of which only the lower triangle holds the product; in `out` (zeros) where that is given, else in the block
+    `square` of the `room`, or new. Beside the result, memory is 512 bytes a column.
     """
     chosen = torch.arange(tall.shape[1]) if columns is None else columns
     count = len(chosen)
     number = -(-count // WIDE)
-    room = torch.zeros(number * ROWS // 2 * WIDE + LANES, dtype=torch.int32).numpy().view(np.uint32)
-    room = room[-room.ctypes.data % 64 // 4 :]
-    panels = room[: number * ROWS // 2 * WIDE].reshape(number, ROWS // 2, WIDE)
-    found = torch.zeros(number * WIDE, number * WIDE)
+    words = torch.zeros(number * ROWS // 2 * WIDE + LANES, dtype=torch.int32).numpy().view(np.uint32)
+    words = words[-words.ctypes.data % 64 // 4 :]
+    panels = words[: number * ROWS // 2 * WIDE].reshape(number, ROWS // 2, WIDE)
+    fits = out is not None and len(out) == number * WIDE
+    side = (number * WIDE, number * WIDE)
+    found = out if fits and out is not None else taken(room, "square", side, torch.float32, device=tall.device).zero_()
     strides = tall.stride()
     size = 1 + sum((length - 1) * step for length, step in zip(tall.shape, strides, strict=True))
     call(_gram, np.uint64(tall.data_ptr()), size, tall.shape[0], strides, chosen.numpy(), panels, found.numpy())
+    if out is not None:
+        return out if fits else out.copy_(found[:count, :count])
     return found if count == len(found) else found[:count, :count].contiguous()
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from worker.spectra.eigen import eigenvalues
 from worker.spectra.gram import SINGLE, add_lower, by_torch, in_pairs, power_of_two, products, turned
+from worker.spectra.room import Room, taken
 
 SMALLEST = 1024
 """Short sides below this are not worth estimating: the exact values cost little, and few values average little out."""
@@ -48,36 +49,38 @@ def group_shape(shape: torch.Size | tuple[int, ...], *, halves: bool = False) ->
     return max(shape), size // 2 if halves else size
 
 
-def split_values(matrix: Tensor) -> Split:
+def split_values(matrix: Tensor, *, room: Room | None = None) -> Split:
     """Estimate the spectrum of a 2-D `matrix` with a short side of at least 8.
 
     Raises `ValueError` for NaN or infinite entries. The deal is fixed by the number of columns, so that the same
-    columns of base and adapted model are compared.
+    columns of base and adapted model are compared. The blocks `square` and `halves` of the `room` are overwritten.
     """
     tall, scale = turned(matrix), power_of_two(matrix)
     size = group_shape(matrix.shape)[1]
     deal = torch.randperm(tall.shape[1], generator=torch.Generator().manual_seed(0))[: GROUPS * size].to(matrix.device)
+    grams = taken(room, "square", (GROUPS, size, size), torch.float32, device=matrix.device).zero_()
     if in_pairs(matrix, scale=scale):
         from worker.spectra.pairs import gram_of_pairs  # noqa: PLC0415  (half a second: for those who need it)
 
-        grams, scale = torch.stack([gram_of_pairs(tall, columns=each) for each in torch.split(deal, size)]), 1.0
+        for each, columns in zip(grams, torch.split(deal, size), strict=True):
+            gram_of_pairs(tall, columns=columns, out=each)
+        scale = 1.0
     else:
-        grams = _grams(matrix, deal, size=size, scale=scale)
+        _add_grams(grams, matrix, deal, scale=scale)
     half = size // 2
-    parts = torch.cat([grams[:, :half, :half], grams[:, half:, half:]])
+    parts = taken(room, "halves", (2 * GROUPS, half, half), torch.float32, device=matrix.device)
+    parts[:GROUPS], parts[GROUPS:] = grams[:, :half, :half], grams[:, half:, half:]
     return Split(values=_roots(grams, scale=scale), halves=_roots(parts, scale=scale))
 
 
-def _grams(matrix: Tensor, deal: Tensor, *, size: int, scale: float) -> Tensor:
-    """The groups' Gram matrices of the matrix over `scale`, of fp32."""
+def _add_grams(grams: Tensor, matrix: Tensor, deal: Tensor, *, scale: float) -> None:
+    """Adds the groups' Gram matrices of the matrix over `scale`, in fp32."""
     tall, torchs = turned(matrix), by_torch(matrix)
-    grams = torch.zeros(GROUPS, size, size, dtype=torch.float32, device=matrix.device)
     with products(matrix):
         for start in range(0, tall.shape[0], SINGLE.rows):
             block = _dealt(tall[start : start + SINGLE.rows], deal).mul_(1 / scale)
-            for gram, columns in zip(grams, torch.split(block, size, dim=1), strict=True):
+            for gram, columns in zip(grams, torch.split(block, grams.shape[1], dim=1), strict=True):
                 add_lower(gram, columns, tiles=TILES, torchs=torchs)
-    return grams
 
 
 def _dealt(rows: Tensor, deal: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from worker.spectra.eigen import eigenvalues
 from worker.spectra.gram import DOUBLE, SINGLE, gram
+from worker.spectra.room import Room
 
 Precision = Literal["exact", "single"]
 GRADES = {"exact": DOUBLE, "single": SINGLE}
@@ -31,30 +32,36 @@ def singular_values(matrix: Tensor, *, precision: Precision = "exact") -> Tensor
     return many_values(held, precision=precision)[0]
 
 
-def many_values(matrices: list[Tensor], *, precision: Precision = "exact") -> list[Tensor]:
+def many_values(
+    matrices: list[Tensor], *, precision: Precision = "exact", room: Room | None = None
+) -> list[Tensor]:
     """The singular values of matrices of one shape, as `singular_values` gives them, by one call of the eigensolver.
 
     Worth it on CUDA, where a small matrix alone leaves the device idle; memory is a Gram matrix for each. The list is
-    emptied as the matrices are used up, so that what nobody else holds is freed before the eigensolver begins.
+    emptied as the matrices are used up, so that what nobody else holds is freed before the eigensolver begins. A single
+    fp32 Gram matrix lies in the `room`, where there is one.
     """
     if precision not in GRADES:
         raise ValueError(f"there is no precision {precision!r}")
     shape = _one_shape(matrices)
     if 0 in shape:
         return [torch.zeros(0, dtype=torch.float64) for _ in matrices]
-    products, scales = _products(matrices, precision=precision)
+    products, scales = _products(matrices, precision=precision, room=room)
     squares = eigenvalues(products)
     floors = resolution(shape, sigma_1=1.0, precision=precision) ** 2 * squares[:, :1]
     values = torch.where(squares > floors, squares, 0.0).sqrt_()
     return [each * scale for each, scale in zip(values, scales, strict=True)]
 
 
-def _products(matrices: list[Tensor], *, precision: Precision) -> tuple[Tensor, list[float]]:
+def _products(
+    matrices: list[Tensor], *, precision: Precision, room: Room | None
+) -> tuple[Tensor, list[float]]:
     """The Gram matrices, k x n x n, and their scales; `matrices` is empty afterwards."""
     found: list[Tensor] = []
     scales: list[float] = []
+    place = room if len(matrices) == 1 and precision == "single" else None
     while matrices:
-        product, scale = gram(matrices.pop(0), grade=GRADES[precision])
+        product, scale = gram(matrices.pop(0), grade=GRADES[precision], room=place)
         found.append(product)
         scales.append(scale)
     return found[0].unsqueeze(0) if len(found) == 1 else torch.stack(found), scales
