@@ -24,13 +24,14 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is asked of the Hub
     from transformers.utils import logging  # noqa: PLC0415
 
-    from benchmarks.evidence.compare import compare  # noqa: PLC0415
+    from benchmarks.evidence.judge import judge  # noqa: PLC0415
+    from benchmarks.evidence.measure import measure  # noqa: PLC0415
     from benchmarks.evidence.tables import write  # noqa: PLC0415
 
     logging.disable_progress_bar()
     torch.set_num_threads(1)
     for pair, kit in () if arguments.tables else _wanted(arguments):
-        auto = compare(pair, kit)["auto"]
+        auto = judge(measure(pair, kit))["auto"]
         told = ", ".join(f"{least}: {100 * found['advantage']['value']:+.1f}" for least, found in auto.items())
         name = f"{pair.architecture} {pair.domain} {pair.seed}"
         print(f"{name}: points over uniform at an asked gain of {told}", flush=True)

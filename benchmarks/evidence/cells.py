@@ -8,7 +8,7 @@ import numpy as np
 DRAWS = 4000
 AUTO = "**`auto`**"
 Result = Mapping[str, Any]
-"""of one pair, as `compare` gives it"""
+"""of one pair, as `judge` tells it"""
 
 
 def family_cell(members: Sequence[Result], family: str, least: str) -> str:
@@ -32,7 +32,7 @@ def plain(name: str) -> str:
 def mean(members: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Mean advantage; its interval over pairs drawn anew, and of each pair its items."""
     random = np.random.default_rng(0)
-    draws = [np.array(one["draws"]) for one in members]
+    draws = [one["draws"] for one in members]
     drawn = np.empty(DRAWS)
     for i in range(DRAWS):
         some = random.integers(len(draws), size=len(draws))

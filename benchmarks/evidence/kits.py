@@ -19,7 +19,7 @@ Texts = Mapping[str, torch.Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Kit:
-    """What the comparison needs of a pair, beside its name."""
+    """What measuring needs of a pair, beside its name."""
 
     prepare: Callable[[PairName], None]
     """makes both models where they are not there"""

@@ -35,8 +35,9 @@ class PairName:
         return (self.architecture, self.domain) == ("llama", "math")
 
     @property
-    def results(self) -> Path:
-        return HOME / "results" / f"{self.architecture}-{self.domain}-{self.seed}.json"
+    def measured(self) -> Path:
+        """What its models answered."""
+        return HOME / "measured" / f"{self.architecture}-{self.domain}-{self.seed}.json"
 
 
 def pairs(*, small: bool) -> Iterator[PairName]:

@@ -45,7 +45,7 @@ class Ruler:
         for role in self._spans:
             spans = self._of(role, stretch)
             nats, slope = slopes_of(self.between, spans)
-            sheets[role] = _sheet(role, nats.tolist())
+            sheets[role] = sheet(role, nats.tolist())
             found[role] = slope / sum(span.scored for span in spans)
         return Trial(sheets=sheets, slopes=found)
 
@@ -54,7 +54,7 @@ class Ruler:
         found = {}
         for role in self._spans:
             answers = likelihoods(model, self._of(role, stretch), batch_tokens=4096)
-            found[role] = _sheet(role, [-one.total for one in answers])
+            found[role] = sheet(role, [-one.total for one in answers])
         return found
 
     def sides(self, stretch: Stretch | None = None) -> Sides:
@@ -75,7 +75,8 @@ class Ruler:
         return [span for i, span in enumerate(spans) if (i % _CHECKED == _CHECKED - 1) == (stretch == "check")]
 
 
-def _sheet(role: str, nats: list[float]) -> Sheet:
+def sheet(role: str, nats: list[float]) -> Sheet:
+    """Of blocks; one item each."""
     return Sheet(
         task=role, kind="loss", metric="nll", items=tuple(f"{i:016x}" for i in range(len(nats))), values=tuple(nats),
         weights=(float(BLOCK - 1),) * len(nats),

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.evidence.cells import AUTO, Result, family_cell, mean, percent, plain, points
-from benchmarks.evidence.plan import ASKED, pairs
+from benchmarks.evidence.judge import judge
+from benchmarks.evidence.plan import ASKED, PairName, pairs
 from benchmarks.evidence.smollm2 import SMOLLM2
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "evidence.md"
@@ -18,8 +19,8 @@ ABLATED = "only "
 
 def write() -> Path:
     """The page with its tables made anew."""
-    results = [json.loads(pair.results.read_text()) for pair in pairs(small=False) if pair.results.exists()]
-    real = json.loads(SMOLLM2.results.read_text()) if SMOLLM2.results.exists() else None
+    results = [judged for pair in pairs(small=False) if (judged := _judged(pair))]
+    real = _judged(SMOLLM2)
     before, _, rest = PAGE.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     PAGE.write_text(before + BEGIN + "\n".join(tables(results, real=real)) + "\n" + END + after)
@@ -43,6 +44,12 @@ def tables(results: Sequence[Result], *, real: Result | None) -> Iterator[str]:
         yield from _section("All methods: SmolLM2-135M, math", _families([real]))
 
 
+def _judged(pair: PairName) -> Result | None:
+    """None of a pair that is not measured, or not to its end."""
+    measured = json.loads(pair.measured.read_text()) if pair.measured.exists() else {}
+    return judge(measured) if "search" in measured else None
+
+
 def _section(title: str, lines: Iterable[str]) -> Iterator[str]:
     yield from ("", f"### {title}", "", *lines)
 
@@ -57,24 +64,18 @@ def _pairs(results: Sequence[Result]) -> Iterator[str]:
 
 
 def _auto(results: Sequence[Result]) -> Iterator[str]:
-    yield "| pair | seed | search | asked gain | uniform undoes | `auto` undoes, at gain | over uniform at equal gain |"
-    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    yield "| pair | seed | asked gain | uniform undoes | `auto` undoes, at gain | over uniform at equal gain |"
+    yield "| --- | --- | --- | --- | --- | --- |"
     for one in results:
         for least in map(str, ASKED):
             uniform, auto = one["asked"]["uniform"][least], one["auto"][least]
             kept = "" if auto["searched"] else " (uniform kept)"
             yield (
-                f"| {one['pair'][0]}, {one['pair'][1]} | {one['pair'][2]} | {_settings(one)} | {least} | "
+                f"| {one['pair'][0]}, {one['pair'][1]} | {one['pair'][2]} | {least} | "
                 f"{percent(uniform)} | "
                 f"{percent(auto['retention'])} at {100 * auto['gain']['value']:.1f}{kept} | "
                 f"{points(auto['advantage'])} |"
             )
-
-
-def _settings(one: Result) -> str:
-    """Which search it was: results of earlier settings stand until they are made anew."""
-    settings = one.get("search_settings") or {"most": 1.0}
-    return f"t ≤ {settings['most']:g}{'' if 'curvature' in settings else ', as first written'}"
 
 
 def _cells(results: Sequence[Result]) -> Iterator[str]:
@@ -119,8 +120,7 @@ def _families(members: Sequence[Result]) -> Iterator[str]:
         if family.startswith(ABLATED):
             continue  # in a table of their own
         cells = [family_cell(members, family, str(least)) for least in ASKED]
-        shares = [point["share"] for one in members for name, every in one["points"].items() if plain(name) == family
-                  for point in every if point["t"] != 1]  # fmt: skip
+        shares = [share for one in members for name, share in one["shares"].items() if plain(name) == family]
         yield f"| {family} | {100 * float(np.mean(shares)):.0f} % | " + " | ".join(cells) + " |"
     yield f"| {AUTO} | 100 % | " + " | ".join(family_cell(members, AUTO, str(least)) for least in ASKED) + " |"
 
