@@ -186,6 +186,9 @@ def test_any_span_has_the_same_bits(base, tmp_path, variant, monkeypatch):
                 raw = torch.zeros_like(out)
                 two.read_bytes(name, start=start * size, stop=stop * size, out=memory(raw))
                 assert torch.equal(raw, flat[start:stop])
+                both = torch.empty(len(out) + 2, dtype=whole.dtype)
+                two.read_spans(name, [(start, stop), (1, 3)], out=both)
+                assert torch.equal(both, torch.cat([out, flat[1:3]]))
     assert one.bytes_read > 0
 
 

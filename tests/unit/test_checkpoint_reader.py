@@ -35,6 +35,17 @@ def test_a_part_is_read_into_the_callers_buffer(base_model):
     assert torch.equal(part, whole[17:817])
 
 
+def test_spans_lie_one_behind_the_other(base_model):
+    buffer, spans = torch.empty(1000, dtype=torch.bfloat16), [(3, 20), (700, 701), (701, 701), (90, 300)]
+    with Checkpoint.open(base_model) as checkpoint:
+        parts = checkpoint.read_spans("model.embed_tokens.weight", spans, out=buffer)
+        whole = checkpoint.read("model.embed_tokens.weight").flatten()
+        with pytest.raises(ValueError, match="BF16"):
+            checkpoint.read_spans("model.norm.weight", spans, out=torch.empty(1000))
+    assert parts.data_ptr() == buffer.data_ptr()
+    assert torch.equal(parts, torch.cat([whole[start:stop] for start, stop in spans]))
+
+
 def test_a_wrong_buffer_and_an_unknown_tensor_are_refused(base_model):
     with Checkpoint.open(base_model) as checkpoint:
         with pytest.raises(ValueError, match="BF16"):

@@ -130,6 +130,33 @@ def test_what_is_not_finite_never_gets_lost(name, bad, density, rescale):
         merged(spec, tensors, dtype=torch.bfloat16, chunk=4096, fused=True)
 
 
+@given(
+    elements=st.sampled_from([1, 15, 16, 17, 2047, 2048, 2049, 5000]), seed=st.integers(0, 99),
+    ends=st.sampled_from([
+        ("none", 0), ("none", 1), ("none", 9), ("some", 0), ("some", 1), ("some", 2), ("some", 1 << 20), ("all", 0),
+    ]),
+)  # fmt: skip
+@settings(max_examples=100, deadline=None)
+def test_the_survey_of_ranks_counts_and_collects_what_numpy_does(elements, seed, ends):
+    tensors = models(2, elements, dtypes=[torch.bfloat16] * 3, seed=seed, coarse=bool(seed % 2))
+    patterns = [
+        (each.float() - tensors[0].float()).view(torch.int32).bitwise_and(0x7FFFFFFF).numpy() for each in tensors[1:]
+    ]
+    where, span = ends
+    brackets = []
+    for number, found in enumerate(patterns):
+        low = int(found[len(found) // 2]) if where == "some" else 0
+        brackets += [(number, low, 0x7F7FFFFF if where == "all" else low + span)] * 2
+    for (number, low, high), got in zip(
+        brackets, Workspace().engine.rank(Chunk(0, elements, tensors[0], tuple(tensors[1:])), brackets), strict=True
+    ):
+        each = patterns[number]
+        assert (got.above, got.highest) == ((each > high).sum(), (each == high).sum())
+        assert low == high or got.lowest == (each == low).sum()
+        assert (got.between == each[(each > low) & (each < high)] - low - 1).all()
+        assert len(got.between) == ((each > low) & (each < high)).sum()
+
+
 @pytest.mark.parametrize("density", [0.0, 1e-9, 0.0001, 0.007, 0.3, 0.99999])
 def test_masks_are_made_of_the_levels_that_the_loops_get(density):
     work = Workspace()

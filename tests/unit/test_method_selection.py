@@ -1,5 +1,7 @@
 """The exact k-th magnitude, and which of its equals are kept, against a stable sort."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -22,6 +24,10 @@ def trimmed(values: torch.Tensor, keep: int, *, chunk: int = 1000, sample: torch
     for start, stop in sample_spans(len(values)):
         selection.probe(values[start:stop] if sample is None else sample)
     select(selection, [values[at : at + chunk] for at in range(0, len(values), chunk)])
+    return kept_by(selection, values, chunk=chunk)
+
+
+def kept_by(selection: Selection, values: torch.Tensor, *, chunk: int = 1000) -> torch.Tensor:
     trim = Trim(selection, Workspace())
     result = values.clone()
     for at in range(0, len(values), chunk):
@@ -84,6 +90,49 @@ def test_one_survey_finds_what_was_sampled_fairly(step, share):
     for start, stop in sample_spans(len(values)):
         selection.probe(values[start:stop])
     assert select(selection, list(values.split(100_000))) == 1
+
+
+@pytest.mark.parametrize("shift", [-0.04, 0.04])
+def test_a_sample_that_misleads_a_little_costs_one_survey_of_a_narrow_bracket(shift):
+    values = torch.randn(400_000, generator=torch.Generator().manual_seed(2))
+    keep = 150_000
+    selection = Selection(keep, elements=len(values), work=Workspace())
+    for start, stop in sample_spans(len(values)):
+        selection.probe(values[start:stop] * (1 + shift))
+    collected = []
+
+    def noted(bracket, found, add=bracket.Bracket.add):
+        collected.append(len(found.between))
+        add(bracket, found)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bracket.Bracket, "add", noted)
+        assert select(selection, list(values.split(100_000))) == 2
+    assert sum(collected) < 0.15 * len(values)
+    assert selection.threshold == values.abs().sort(descending=True).values[keep - 1].item()
+
+
+def test_what_repeats_is_counted_and_not_kept():
+    values = grid(400_000, 9, 0.5)
+    selection = Selection(200_000, elements=len(values), work=Workspace())
+    for start, stop in sample_spans(len(values)):
+        selection.probe(values[start:stop])
+    selection.guess()
+    for part in values.split(100_000):
+        selection.check(part)
+    found = selection.bracket
+    assert found.within > 30_000
+    assert found.between == 0
+    selection.conclude_check()
+    assert torch.equal(kept_by(selection, values), expected(values, 200_000))
+
+
+def test_spans_see_every_column():
+    """Where spans begin must not repeat with the length of a row."""
+    spans = sample_spans(1 << 26)
+    assert len({start % 2048 // 256 for start, _ in spans}) == 8
+    assert all(0 <= start < stop <= 1 << 26 for start, stop in spans)
+    assert all(one[1] <= other[0] for one, other in pairwise(spans))
 
 
 def test_magnitudes_of_every_order_are_found():

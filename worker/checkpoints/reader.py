@@ -86,11 +86,15 @@ class Checkpoint:
 
     def read_spans(self, name: str, spans: Sequence[tuple[int, int]], *, out: torch.Tensor) -> torch.Tensor:
         """As `read_flat`, of several spans of elements, one behind the other in `out`, of which so much is returned."""
-        at = 0
+        info, size = self.info(name), out.element_size()
+        if out.dtype != torch_dtype(info):
+            raise ValueError(f"{name} is stored as {info.dtype}, the buffer is {out.dtype}")
+        room, at = memory(out), 0
         for start, stop in spans:
-            self.read_flat(name, start=start, stop=stop, out=out[at:])
-            at += stop - start
-        return out[:at]
+            end = at + (stop - start) * size
+            self.read_bytes(name, start=start * size, stop=stop * size, out=room[at:end])
+            at = end
+        return out[: at // size]
 
     def read_bytes(self, name: str, *, start: int, stop: int, out: memoryview) -> None:
         """Bytes `start` to `stop` of the tensor's data into `out`, which is exactly so long."""

@@ -24,13 +24,14 @@ CLEAR_SIGN = 0x7FFFFFFF
 FIRST_NOT_FINITE = 0x7F80
 LARGEST = 0x7F7FFFFF
 """the bits of the largest finite magnitude"""
-SAMPLE = 1 << 16
+SAMPLE = 1 << 17
+"""elements at the most; else one of 256, but a quarter of this at the least"""
 PIECE = 1 << 9
 """elements of one span of the sample: few, so that it sees many rows"""
-SHARE = 1 << 7
-"""elements of a tensor for which the sample has one, up to SAMPLE"""
-CERTAIN = 3.0
+CERTAIN = 3.5
 """standard errors on either side of the sample's rank"""
+WIDER = 4.0
+"""how many times as far the next bracket reaches where one did not hold the rank"""
 GOLDEN = 0.6180339887498949
 
 
@@ -41,7 +42,7 @@ def sample_spans(elements: int) -> list[tuple[int, int]]:
     """
     if elements <= SAMPLE:
         return [(0, elements)]
-    count = min(SAMPLE, max(SAMPLE // 2, elements // SHARE)) // PIECE
+    count = min(SAMPLE, max(SAMPLE // 4, elements // 256)) // PIECE
     step = elements / count
     starts = [int(number * step + (number * GOLDEN) % 1 * (step - PIECE)) for number in range(count)]
     return [(start, start + PIECE) for start in starts]
@@ -63,6 +64,8 @@ class Selection:
         self._elements = elements
         self._work = work
         self._sample: list[torch.Tensor] = []
+        self._sampled = np.empty(0, dtype=np.int32)
+        self._apart = 0.0
         self.bracket = Bracket(0, 0)
         self._high = 0
         self._rank = keep
@@ -74,15 +77,12 @@ class Selection:
 
     def guess(self) -> None:
         """Brackets the rank by the sample. Raises `NotFiniteError`."""
-        sample = torch.cat(self._sample).cpu().numpy()
-        if int(sample.max()) > LARGEST:
+        self._sampled, self._sample = torch.cat(self._sample).cpu().numpy(), []
+        size = len(self._sampled)
+        if int(self._sampled.max()) > LARGEST:
             raise NotFiniteError
-        rank = self._keep / self._elements * len(sample)
-        apart = 0.0 if len(sample) == self._elements else CERTAIN * self._doubt(sample) * len(sample) + 1
-        self.bracket = Bracket(
-            _pattern(sample, rank + apart, beyond=0), _pattern(sample, rank - apart, beyond=LARGEST)
-        )
-        self._sample = []
+        self._apart = 0.0 if size == self._elements else CERTAIN * self._doubt() * size + 1
+        self.bracket = Bracket(self._lower(), self._upper())
 
     def check(self, values: torch.Tensor) -> None:
         """One chunk of a survey. Raises `NotFiniteError`."""
@@ -109,20 +109,36 @@ class Selection:
         """The threshold is `found`, or the bracket is another for the next survey."""
         bracket = self.bracket
         rank = self._keep - bracket.above
-        if rank < 1:
-            self.bracket = Bracket(bracket.high + 1, LARGEST)
-            return
-        if rank > bracket.within:
-            self.bracket = Bracket(0, bracket.low - 1)
+        if not 1 <= rank <= bracket.within:
+            self.bracket = self._missed(bracket, upwards=rank < 1)
             return
         low, high, self.equal = bracket.find(rank)
         self.found = low == high
         self.bracket = Bracket(low, high)
         self.threshold = torch.tensor(low, dtype=torch.int32).view(torch.float32).item()
 
-    def _doubt(self, sample: NDArray[np.int32]) -> float:
+    def _missed(self, bracket: Bracket, *, upwards: bool) -> Bracket:
+        """The one beside it, which reaches further than the sample seemed to allow."""
+        far = bracket.high if upwards else bracket.low
+        while bracket.low <= far <= bracket.high:
+            self._apart = WIDER * max(self._apart, 1.0)
+            far = self._upper() if upwards else self._lower()
+        return Bracket(bracket.high + 1, far) if upwards else Bracket(far, bracket.low - 1)
+
+    def _lower(self) -> int:
+        return _pattern(self._sampled, self._expected + self._apart, beyond=0)
+
+    def _upper(self) -> int:
+        return _pattern(self._sampled, self._expected - self._apart, beyond=LARGEST)
+
+    @property
+    def _expected(self) -> float:
+        """The rank that the sample should have it at."""
+        return self._keep / self._elements * len(self._sampled)
+
+    def _doubt(self) -> float:
         """The standard error of a share in the sample: of independent entries, or of spans where these differ more."""
-        share = self._keep / self._elements
+        share, sample = self._keep / self._elements, self._sampled
         middle = _pattern(sample, min(len(sample), max(1, round(share * len(sample)))), beyond=0)
         spans = sample[: len(sample) // PIECE * PIECE].reshape(-1, PIECE)
         shares = np.count_nonzero(spans > middle, axis=1) / PIECE
