@@ -32,7 +32,9 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def spear(
     *, version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and stop")
+        bool, typer.Option(
+            "--version", metavar="", callback=_version, is_eager=True, help="print the version and stop"
+        )
     ] = False,
 ) -> None:  # fmt: skip
     """What all commands share."""

@@ -9,7 +9,10 @@ from rich.markup import escape
 
 from app.client import ApiError
 from app.console.screen import Exit, err
-from app.errors import Code, SpearError
+from app.errors import KINDS, Code, SpearError
+
+_FOR_PROGRAMS = {KINDS[code].hint for code in (Code.INVALID_REQUEST, Code.INVALID_RECIPE)}
+"""hints that tell how to read the answer: people have the fields printed"""
 
 
 def run(command: Callable[[], Any]) -> None:
@@ -42,7 +45,7 @@ def show_problem(problem: dict[str, Any]) -> None:
     _line(str(problem.get("code", "error")), str(problem.get("detail") or problem.get("title") or ""))
     for error in problem.get("errors", []):
         _more(error["pointer"] or "/", error["detail"])
-    if problem.get("hint"):
+    if problem.get("hint") and problem["hint"] not in _FOR_PROGRAMS:
         _more("hint", problem["hint"])
     if problem.get("request_id"):
         _more("request", problem["request_id"])
@@ -53,7 +56,11 @@ def show_error(error: SpearError) -> None:
     _line(error.code, error.message)
     if error.pointer:
         _more("at", error.pointer)
-    if error.kind.hint:
+    if error.code is Code.HUB_UNAVAILABLE:
+        from app.settings import load
+
+        _more("asked", f"{load().hub_endpoint} (SPEAR_HUB_ENDPOINT names another)")
+    if error.kind.hint and error.kind.hint not in _FOR_PROGRAMS:
         _more("hint", error.kind.hint)
 
 

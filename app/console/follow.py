@@ -12,8 +12,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from app.client.calls import TERMINAL
 from app.client.types import Job, Stage
-from app.client.types import Progress as Amount
-from app.console.screen import Exit, err, size, span
+from app.console.screen import Exit, err, left, span, total
 
 LINE_SECONDS = 5.0
 """between two lines about the same stage"""
@@ -147,14 +146,3 @@ def took(stage: Stage) -> str:
     begun, ended = (datetime.fromisoformat(stage[key] or "") for key in ("started_at", "ended_at"))
     seconds = (ended - begun).total_seconds()
     return f"{seconds:.1f} s" if seconds < 10 else span(seconds)
-
-
-def left(amount: Amount | None) -> str:
-    """The time that the stage still takes, where it can be told."""
-    eta = amount["eta_seconds"] if amount else None
-    return f"{span(eta)} left" if eta is not None else ""
-
-
-def total(amount: Amount) -> str:
-    """The stage's amount of work."""
-    return size(amount["total"]) if amount["unit"] == "bytes" else f"{amount['total']:.4g} {amount['unit']}"

@@ -20,7 +20,7 @@ def list_jobs(
     *, status: Annotated[list[Status] | None, typer.Option(help="only jobs in this state; repeatable")] = None,
     target: Annotated[str | None, typer.Option(help="only jobs for this repository: org/name")] = None,
     label: Annotated[list[str] | None, typer.Option(help="only jobs with this label, name:value; repeatable")] = None,
-    kind: Annotated[Literal["merges", "scores", "evaluations", "studies"], typer.Option()] = "merges",
+    kind: Annotated[Literal["merges", "scores", "evaluations", "studies"], typer.Option(help="which jobs")] = "merges",
     limit: Annotated[int, typer.Option(min=1, help="at most so many")] = 20, as_json: AsJson = False,
 ) -> None:
     """Jobs of one kind, newest first."""

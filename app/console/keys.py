@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.console import tables
-from app.console.options import AsJson
+from app.console.options import AsJson, flag
 from app.console.screen import Exit, emit, err
 
 if TYPE_CHECKING:  # the database's libraries are loaded by these commands alone
@@ -28,14 +28,15 @@ Owner = Annotated[str | None, typer.Option(help="whose keys, where several owner
 
 @keys.command()
 def create(
-    name: str, *, scope: Annotated[list[str], typer.Option(help="merges:read, merges:write or admin; repeatable")],
+    name: Annotated[str, typer.Argument(help="what the key is called")], *,
+    scope: Annotated[list[str], typer.Option(help="merges:read, merges:write or admin; repeatable")],
     read: Annotated[list[str] | None, typer.Option(help="namespace or repo that may be read; repeatable")] = None,
     write: Annotated[list[str] | None, typer.Option(help="namespace or repo that may be written; repeatable")] = None,
     owner: Annotated[str | None, typer.Option(help="whose jobs these are; the name, if not given")] = None,
     days: Annotated[int | None, typer.Option(min=1, help="valid for so many days")] = None,
-    unlimited: Annotated[bool, typer.Option("--unlimited", help="no limits on requests, jobs or bytes")] = False,
+    unlimited: Annotated[bool, flag("--unlimited", words="no limits on requests, jobs or bytes")] = False,
     credential: Annotated[str | None, typer.Option(help="the Hub credential that its jobs act with")] = None,
-    requests_per_minute: Annotated[int | None, typer.Option(min=1)] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(min=1, help="in place of the service's own")] = None,
     max_active: Annotated[int | None, typer.Option(min=0, help="jobs that have not ended")] = None,
     max_running: Annotated[int | None, typer.Option(min=0, help="jobs at work at once")] = None,
     bytes_per_day: Annotated[int | None, typer.Option(min=0, help="planned input bytes in a UTC day")] = None,

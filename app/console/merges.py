@@ -59,7 +59,10 @@ def plan(
 
 @app.command(rich_help_panel=JOBS)
 def scores(
-    base: Repo, adapted: Repo, *, policy: str = "balanced", precision: str = "exact", as_json: AsJson = False,
+    base: Repo, adapted: Repo, *,
+    policy: Annotated[str, typer.Option(help="how many to restore: conservative, balanced or aggressive")] = "balanced",
+    precision: Annotated[str, typer.Option(help="of singular values: exact, or fast with an estimate")] = "exact",
+    as_json: AsJson = False,
 ) -> None:
     """Score a pair without merging it: what would be restored, and why."""
     method = {"name": "spear", "policy": policy, "precision": precision}

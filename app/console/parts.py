@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from app.console.options import SERVICE
+from app.console.options import SERVICE, flag
 from app.console.service import serving
 
 app = typer.Typer()
@@ -17,9 +17,11 @@ app = typer.Typer()
 
 @app.command(rich_help_panel=SERVICE)
 def up(
-    *, port: int = 8000, data_dir: Annotated[Path | None, typer.Option(help="where everything is kept")] = None,
-    workers: Annotated[int, typer.Option(min=1)] = 1, local_hub: bool = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print the ready line as JSON")] = False,
+    *, port: Annotated[int, typer.Option(help="of the API and its pages; a local Hub takes the next")] = 8000,
+    data_dir: Annotated[Path | None, typer.Option(help="where everything is kept [~/.local/share/spear]")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="processes that take jobs")] = 1,
+    local_hub: Annotated[bool, flag("--local-hub", words="bring a Hub of its own, for trying things out")] = False,
+    as_json: Annotated[bool, flag("--json", words="print the ready line as JSON")] = False,
 ) -> None:
     """The whole service on this machine."""
     from app import cores
@@ -34,7 +36,10 @@ def up(
 
 
 @app.command(rich_help_panel=SERVICE)
-def api(*, host: str = "127.0.0.1", port: int = 8000) -> None:
+def api(
+    *, host: Annotated[str, typer.Option(help="the address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option()] = 8000,
+) -> None:
     """The HTTP API."""
     import uvicorn
 
@@ -45,7 +50,9 @@ def api(*, host: str = "127.0.0.1", port: int = 8000) -> None:
 
 
 @app.command(rich_help_panel=SERVICE)
-def worker(*, name: str = "spear-worker") -> None:
+def worker(
+    *, name: Annotated[str, typer.Option(help="how it is called among the workers")] = "spear-worker"
+) -> None:
     """A worker: takes jobs one at a time. SIGTERM hands the running job back."""
     serving()
     name = name if name.startswith("spear-worker") else f"spear-worker-{name}"

@@ -14,7 +14,7 @@ from rich.markup import escape
 from app.client.types import Job
 from app.console.follow import View, view
 from app.console.merges import attend
-from app.console.options import MODELS, AsJson
+from app.console.options import MODELS, AsJson, flag
 from app.console.screen import Exit, emit, err, out
 from app.console.service import client
 
@@ -36,11 +36,11 @@ Mirrors = Annotated[list[str] | None, typer.Option(
 Folder = Annotated[Path | None, typer.Option(file_okay=False, help="where to work, and to keep what was made")]
 Threads = Annotated[int, typer.Option(min=1, help="processes that compute scores, with --rescore")]
 DeviceName = Annotated[Literal["auto", "cpu", "cuda"] | None, typer.Option(help="without it, the device of then")]
-Rescore = Annotated[bool, typer.Option("--rescore", help="decide anew what to restore; do not replay the decisions")]
-Cached = Annotated[bool, typer.Option(
-    "--cached", help="take files that were downloaded before from the data directory; their bytes are checked"
+Rescore = Annotated[bool, flag("--rescore", words="decide anew what to restore; do not replay the decisions")]
+Cached = Annotated[bool, flag(
+    "--cached", words="take files that were downloaded before from the data directory; their bytes are checked"
 )]  # fmt: skip
-Anyway = Annotated[bool, typer.Option("--anyway", help="go on where an input differs, to see what comes of it")]
+Anyway = Annotated[bool, flag("--anyway", words="go on where an input differs, to see what comes of it")]
 
 
 @app.command(rich_help_panel=MODELS)

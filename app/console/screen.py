@@ -6,6 +6,8 @@ from typing import Any
 
 from rich.console import Console
 
+from app.client.types import Progress
+
 err = Console(stderr=True, highlight=False)
 out = Console(highlight=False)
 
@@ -50,3 +52,19 @@ def span(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def moment(at: str) -> str:
+    """A time of the service, which is in UTC, to the second."""
+    return at[:19].replace("T", " ")
+
+
+def left(amount: Progress | None) -> str:
+    """The time that the stage still takes, where it can be told."""
+    eta = amount["eta_seconds"] if amount else None
+    return f"{span(eta)} left" if eta is not None else ""
+
+
+def total(amount: Progress) -> str:
+    """The stage's amount of work."""
+    return size(amount["total"]) if amount["unit"] == "bytes" else f"{amount['total']:.4g} {amount['unit']}"

@@ -14,7 +14,7 @@ def client() -> Client:
 
     settings = load()
     if settings.api_key is None:
-        raise ValueError("SPEAR_API_KEY is not set")
+        raise ValueError("SPEAR_API_KEY is not set: `spear up` prints a key, `spear keys create` makes one")
     return Client(settings.api_url, settings.api_key.get_secret_value())
 
 

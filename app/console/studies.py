@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.markup import escape
 
 from app.console.merges import attend, finish, show
 from app.console.options import AsJson, JobId, Wait, file_or_stdin
 from app.console.recipes import read_object
 from app.console.screen import emit, err, figure, out
 from app.console.service import client
+from app.console.tables import table
 
 studies = typer.Typer(no_args_is_help=True, help="Studies: merges of a base and its experts, all measured.")
 StudyFile = Annotated[Path, file_or_stdin("the study: a JSON file (- for stdin)")]
@@ -45,6 +46,8 @@ def show_study(job_id: JobId, *, as_json: AsJson = False) -> None:
     """A study's tables, or where it is."""
     with client() as service:
         job = service.get(job_id)
+        if job["kind"] != "study":
+            raise ValueError(f"{job_id} is of the kind {job['kind']}, not a study: see `spear show {job_id}`")
         if job["status"] == "succeeded":
             tell(service.report(job_id), as_json=as_json)
             return
@@ -68,13 +71,12 @@ def tell(report: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         emit(report)
         return
-    out.print(report["verdict"])
-    table = Table("stage", "experts", "method", "settings", "Gain", "OG", "emerged", "lost", box=None)
-    kind = report["main_kind"]
+    out.print(escape(report["verdict"]), soft_wrap=True)
+    rows, kind = list[tuple[str, ...]](), report["main_kind"]
     for one in report["outcomes"]:
         settings = ", ".join(f"{name} {value:g}" for name, value in one["settings"].items())
         names = " + ".join(repo.partition("/")[2] for repo in one["experts"])
         figures = [figure(one["macro"][kind][what]["value"]) for what in ("gain", "og")]
         counts = ["-" if one[what] is None else str(one[what]) for what in ("emerged", "lost")]
-        table.add_row(str(one["stage"]), names, one["method"], settings, *figures, *counts)
-    out.print(table)
+        rows.append((str(one["stage"]), escape(names), one["method"], settings, *figures, *counts))
+    table(("stage", "experts", "method", "settings", "Gain", "OG", "emerged", "lost"), rows)

@@ -10,7 +10,7 @@ from rich.measure import Measurement
 from rich.table import Column, Table
 
 from app.client.types import Delivery, Event, Failure, Job, Method, Plan, Result, Score
-from app.console.screen import figure, out, size
+from app.console.screen import figure, left, moment, out, size, total
 
 COLOURS = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "running": "cyan"}
 
@@ -41,8 +41,8 @@ def _of_job(job: Job) -> Iterable[tuple[str, str]]:
     recipe, progress = job["recipe"], job["progress"]
     yield "job", job["id"]
     yield "status", status(job) + (f" ({escape(job['stage'])})" if job["stage"] else "")
-    if progress:
-        yield "progress", f"{progress['percent']} % of {progress['total']:.3g} {progress['unit']}"
+    if progress and not job["ended_at"]:
+        yield "progress", f"{progress['percent']:.0f} % of {total(progress)}, {left(progress)}".rstrip(", ")
     yield "attempt", f"{job['attempt']} of {job['max_attempts']}"
     yield "method", method(job)
     yield from _of_inputs(job)
@@ -50,9 +50,9 @@ def _of_job(job: Job) -> Iterable[tuple[str, str]]:
         yield "target", f"{recipe['target']['repo']}@{recipe['target']['branch']}"
     yield from ((f"label {name}", value) for name, value in job["labels"].items())
     yield from _of_outcome(job["result"], job["error"])
-    yield "created", job["created_at"]
+    yield "created", f"{moment(job['created_at'])} UTC"
     if job["ended_at"]:
-        yield "ended", job["ended_at"]
+        yield "ended", f"{moment(job['ended_at'])} UTC"
 
 
 def _of_inputs(job: Job) -> Iterable[tuple[str, str]]:
@@ -89,7 +89,7 @@ def show_list(jobs: Sequence[Job]) -> None:
         ("job", "status", "stage", "method", "target", "created"),
         [
             (job["id"], status(job), job["stage"] or "", method(job),
-             (job["recipe"].get("target") or {}).get("repo", "-"), job["created_at"][:19].replace("T", " "))
+             (job["recipe"].get("target") or {}).get("repo", "-"), moment(job["created_at"]))
             for job in jobs
         ],
     )  # fmt: skip

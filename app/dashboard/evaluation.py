@@ -129,7 +129,8 @@ def _end(estimate: Estimate, which: str) -> float | None:
 
 def notes_of(evaluation: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """What the diagnosis says; controls that do as well, of which there may be a dozen, in one note."""
-    notes = [{"setting": None, "groups": (), "each": ()} | dict(note) for note in evaluation.get("diagnosis") or ()]
+    rest: dict[str, Any] = {"setting": None, "groups": (), "each": ()}
+    notes = [rest | dict(note) for note in evaluation.get("diagnosis") or ()]
     good = [note for note in notes if note["kind"] == AS_GOOD]
     if len(good) < 2:
         return notes

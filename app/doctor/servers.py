@@ -74,7 +74,9 @@ def check_hub(settings: Settings) -> Iterator[Finding]:
             yield _token(area, hubs.publisher.whoami(), hubs.publisher.writable_namespaces())
     except SpearError as error:
         name = "endpoint" if error.code is Code.HUB_UNAVAILABLE else "token"
-        yield fail(area, name, error.message, cure=_cure(error))
+        # the repository is made up by this check, and nobody else's concern
+        words = error.message.replace(f"{NOWHERE}; ", "").replace("the Hub", f"the Hub at {settings.hub_endpoint}")
+        yield fail(area, name, words, cure=_cure(error))
     except OSError as error:
         yield fail(area, "token", f"its file cannot be read: {error.strerror}", cure="correct SPEAR_HUB_TOKEN_FILE")
 

@@ -12,6 +12,7 @@ import pytest
 
 from app.console.follow import Lines
 from app.console.screen import Exit, size, span
+from app.errors import KINDS, Code
 from tests.fixtures.scripted import Script, playing
 
 
@@ -187,6 +188,13 @@ def test_problems_are_told_with_code_pointer_hint_and_request(service):
         assert line in ended.stderr.splitlines()
 
 
+def test_a_hint_for_programs_is_not_told_to_people(service):
+    fields = {"code": "invalid_recipe", "detail": "1 field", "hint": KINDS[Code.INVALID_RECIPE].hint,
+              "errors": [{"pointer": "/base", "detail": "is missing"}]}  # fmt: skip
+    service.answers = [(422, fields)]
+    assert service.spear("show", "mrg_1").stderr.splitlines() == ["invalid_recipe: 1 field", "  /base: is missing"]
+
+
 def test_exit_statuses_tell_who_has_to_act(service, tmp_path):
     away = {"code": "not_ready", "detail": "wait"}
     service.answers = [(503, away)] * 5
@@ -216,6 +224,53 @@ def test_a_recipe_may_come_from_stdin_and_a_plan_says_no(service):
     assert json.loads(service.seen[0][3]) == {"base": {"repo": "a/b"}}
 
 
+def test_a_job_that_is_no_study_is_not_shown_as_one(service):
+    service.answers = [(200, job())]
+    ended = service.spear("study", "show", "mrg_1")
+    assert ended.returncode == Exit.FAILED
+    assert ended.stderr.strip() == "error: mrg_1 is of the kind merge, not a study: see `spear show mrg_1`"
+
+
+def test_a_study_is_told_whole_where_there_is_no_terminal(service):
+    """No expert, method or setting is cut short."""
+    gain = {"value": 0.25, "low": None, "high": None}
+    outcome = {"stage": 2, "experts": ["org/a-rather-long-finance-expert", "org/another-mathematics-expert"],
+               "method": "task_arithmetic", "settings": {"lambda": 0.5}, "emerged": 3, "lost": None,
+               "macro": {"score": {"gain": gain, "og": gain}}}  # fmt: skip
+    report = {"verdict": "best is [this]", "main_kind": "score", "outcomes": [outcome]}
+    service.answers = [(200, job(kind="study")), (200, report)]
+    ended = service.spear("study", "show", "std_1")
+    assert ended.returncode == Exit.OK, ended.stderr
+    first, _, row = ended.stdout.splitlines()
+    assert first == "best is [this]"
+    for words in ("a-rather-long-finance-expert + another-mathematics-expert", "task_arithmetic", "lambda 0.5", "0.25"):
+        assert words in row
+
+
+def test_a_running_job_tells_its_progress_in_units_and_an_ended_one_none(service):
+    service.answers = [(200, job("running", stage="downloading", progress=PROGRESS)),
+                       (200, job(progress=PROGRESS, ended_at="2026-11-22T04:05:06.789Z"))]  # fmt: skip
+    assert "progress   42 % of 1 GB, 1 min 15 s left" in service.spear("show", "mrg_1").stdout
+    said = service.spear("show", "mrg_1").stdout
+    assert "progress" not in said
+    assert "ended      2026-11-22 04:05:06 UTC" in said
+
+
+def test_a_hub_that_is_away_is_named(service):
+    env = service.env() | {"SPEAR_HUB_ENDPOINT": "http://127.0.0.1:9"}
+    ended = subprocess.run([sys.executable, "-m", "app.cli", "reproduce", "org/out"], env=env, capture_output=True,
+                           text=True, timeout=120, check=False)  # fmt: skip
+    assert ended.returncode == Exit.AWAY
+    assert "  asked: http://127.0.0.1:9 (SPEAR_HUB_ENDPOINT names another)" in ended.stderr.splitlines()
+
+
+def test_flags_take_no_value_in_the_help(service):
+    said = service.spear("submit", "--help").stdout
+    assert "--wait" in said
+    for line in said.splitlines():
+        assert "<bool>" not in line or "--help" in line
+
+
 def test_an_unknown_method_names_those_there_are(service):
     service.answers = [(200, {"data": [{"name": "linear", "description": "", "min_experts": 1, "max_experts": None,
                                         "parameters": {"properties": {}}}]})]  # fmt: skip
@@ -225,11 +280,16 @@ def test_an_unknown_method_names_those_there_are(service):
 
 
 def test_the_shell_completes_commands_and_job_ids(service):
-    service.answers = [(200, {"data": [job()]}), (200, {"data": [job(id="scr_2", recipe={"method": {}})]})]
+    service.answers = [(200, {"data": [job()]})]
     env = service.env() | {"_SPEAR_COMPLETE": "complete_bash", "COMP_WORDS": "spear watch mrg", "COMP_CWORD": "2"}
     command = [sys.executable, "-c", "from app.cli import app; app(prog_name='spear')"]
     ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, check=False)
     assert ended.stdout.split() == ["mrg_1"]
+    service.answers = [(200, {"data": [job(id="std_2", kind="study", recipe={})]})]
+    env |= {"COMP_WORDS": "spear watch s", "COMP_CWORD": "2"}
+    service.answers = [(200, {"data": [job(id="scr_2", recipe={"method": {}})]}), *service.answers]
+    ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, check=False)
+    assert ended.stdout.split() == ["scr_2", "std_2"]
     env |= {"COMP_WORDS": "spear repr", "COMP_CWORD": "1"}
     ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, check=False)
     assert ended.stdout.split() == ["reproduce"]
