@@ -3,6 +3,7 @@
 import io
 import json
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 import torch
@@ -223,6 +224,39 @@ def test_what_the_method_cannot_do_is_named(tmp_path, models):
     assert list((tmp_path / "output").iterdir()) == []
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_integers_beside_floats_are_named(tmp_path, models, place):
+    """Whichever model has them: they are never merged, and never carried over from one of several."""
+    name = "model.layers.2.mlp.down_proj.weight"
+    paths = [*models]
+    paths[place] = tmp_path / "other"
+    copytree(models[place], paths[place])
+    rewrite_tensor(paths[place], name, lambda tensor: (tensor * 100).to(torch.int32))
+    task = make_task(tmp_path / "work", paths, {"name": "ties", "density": 0.5})
+    with pytest.raises(SpearError) as caught:
+        run(task)
+    assert caught.value.code == Code.DTYPE_MISMATCH
+    assert caught.value.names["tensor"] == name
+    assert caught.value.names["file"].endswith(".safetensors")
+    assert not list(task.output.glob("*"))
+
+
+def test_directions_that_cancel_out_are_named(tmp_path, models):
+    name = "model.layers.2.mlp.down_proj.weight"
+    paths = [*models[:2], tmp_path / "twin", tmp_path / "opposite"]
+    for copy in paths[2:]:
+        copytree(models[1], copy)
+    rewrite_tensor(paths[3], name, lambda tensor: -tensor)
+    weights = [{"weight": each} for each in (0.25, 0.25, 0.5)]
+    task = make_task(tmp_path / "work", paths, {"name": "multislerp"}, experts=weights)
+    with pytest.raises(SpearError) as caught:
+        run(task)
+    assert caught.value.code == Code.ZERO_NORM
+    assert caught.value.names["tensor"] == name
+    assert caught.value.names["file"].endswith(".safetensors")
+    assert not list(task.output.glob("*"))
+
+
 @pytest.mark.parametrize("method", [
     {"name": "ties", "density": 0.3}, {"name": "dare_linear", "density": 0.3, "rescale": False},
     {"name": "ties", "density": 0, "rescale": False}, {"name": "della", "density": 0, "rescale": False},
@@ -241,6 +275,7 @@ def test_nan_is_named_even_where_it_would_be_dropped(tmp_path, models, method):
         run(make_task(tmp_path / "work", [*models[:2], spoiled], method))
     assert caught.value.code == Code.NONFINITE_TENSOR
     assert (caught.value.names["tensor"], caught.value.names["repo"]) == (name, "org/spoiled")
+    assert caught.value.names["file"].endswith(".safetensors")
 
 
 @pytest.mark.parametrize("compat", [None, "mergekit"])

@@ -161,6 +161,7 @@ def test_another_shape_is_named(tmp_path, base_model):
         run(make_task(tmp_path / "work", base_model, other))
     assert caught.value.code == Code.SHAPE_MISMATCH
     assert caught.value.names["tensor"] == "model.embed_tokens.weight"
+    assert caught.value.names["file"].endswith(".safetensors")
 
 
 def test_a_full_disk_leaves_no_files_and_a_retry_succeeds(tmp_path, base_model, adapted_model):

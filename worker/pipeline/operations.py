@@ -74,10 +74,13 @@ def _operation(
     having = [number for number, checkpoint in enumerate(checkpoints) if name in checkpoint.tensors]
     model = checkpoints[having[-1]].tensors[name]
     dtype = output_tag(model, output_dtype(task))
-    if len(having) < len(checkpoints) or model.dtype not in MERGEABLE:
-        return Operation(name, dtype, model.shape, source=having[-1], note="carried_over")
+    carried = Operation(name, dtype, model.shape, source=having[-1], note="carried_over")
+    if len(having) < len(checkpoints):
+        return carried
     for number in having:
         _check_alike(checkpoints[number].tensors[name], model, task.inputs[number])
+    if model.dtype not in MERGEABLE:
+        return carried
     if decisions is not None:
         return _restored(name, dtype, model.shape, t=decisions.get(name, 1.0), adapted=len(checkpoints) - 1)
     spec = parameters.of(name, model.shape)
@@ -109,7 +112,7 @@ def _check_alike(found: TensorInfo, model: TensorInfo, entry: Input) -> None:
             Code.SHAPE_MISMATCH, f"{found.name} is {list(found.shape)} in {entry.repo}, elsewhere {list(model.shape)}",
             repo=entry.repo, file=found.file, tensor=found.name,
         )
-    if found.dtype not in MERGEABLE:
+    if found.dtype != model.dtype and not {found.dtype, model.dtype} <= set(MERGEABLE):
         raise SpearError(
             Code.DTYPE_MISMATCH, f"{found.name} is {found.dtype} in {entry.repo}, elsewhere {model.dtype}",
             repo=entry.repo, file=found.file, tensor=found.name,
