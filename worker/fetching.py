@@ -1,6 +1,6 @@
 """The stage `downloading`: what tasks are made of, checked at once, and then the models' files."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.hub.blobs import BlobCache
@@ -12,10 +12,10 @@ from app.hub.preflight import Preflight
 from app.hub.tasks import Material
 from app.jobs.changes import NewEvent
 from app.recipes import AnyRecipe, Scoring
-from app.recipes.evaluation import FileTask
+from app.recipes.evaluation import AnyTask, FileTask
 from app.settings import Settings
 from worker.crash import CrashPoints
-from worker.evaluation.files import read_items
+from worker.evaluation.files import check_apart, item_digest, read_items
 from worker.heartbeat import Heartbeat
 from worker.pipeline.task import Input, Source
 from worker.progress import Progress
@@ -32,12 +32,17 @@ class Fetching:
     heartbeat: Heartbeat
     crash: CrashPoints
     done: int = 0
+    warnings: list[str] = field(default_factory=list)
+    """what was seen in the files, for the report"""
 
     def fetch(self, recipe: AnyRecipe, checked: Preflight, hubs: Hubs) -> tuple[tuple[Input, ...], tuple[Source, ...]]:
         """The inputs and the tasks' sources. Raises `SpearError` as `fetch` and `read_items` do."""
         self.progress.begin("downloading", total=_bytes(checked), unit="bytes")
         sources = tuple(self._source(one, number=i, hubs=hubs) for i, one in enumerate(checked.materials))
-        _check_files(recipe, sources)  # before the weights: a bad line is told within seconds
+        self.warnings += _check_files(recipe, sources)  # before the weights: a bad line is told within seconds
+        for message in self.warnings:
+            event = NewEvent(type="job.warning", level="warning", stage="downloading", data={"message": message})
+            self.progress.add(event)
         heads = enumerate(checked.heads)
         return tuple(self._input(head, number=number, hub=hubs.service) for number, head in heads), sources
 
@@ -86,13 +91,19 @@ def _bytes(checked: Preflight) -> int:
     return weights + sum(file.size for material in checked.materials for file in material.files)
 
 
-def _check_files(recipe: AnyRecipe, sources: tuple[Source, ...]) -> None:
-    """Every line of every task file."""
+def _check_files(recipe: AnyRecipe, sources: tuple[Source, ...]) -> list[str]:
+    """Every line of every task file, and that calibration is apart from what is reported on; words of warning."""
     evaluation = None if isinstance(recipe, Scoring) else recipe.evaluation
     if evaluation is None:
-        return
-    tasks = (*evaluation.tasks, *(evaluation.calibration.tasks if evaluation.calibration else ()))
-    for task in (task for task in tasks if isinstance(task, FileTask)):
-        source = next(source for source in sources if source.holds(task))
-        for _ in read_items(task, source.path / task.path):
-            pass
+        return []
+
+    def digests(tasks: tuple[AnyTask, ...]) -> dict[str, list[bytes]]:
+        found = {}
+        for task in (task for task in tasks if isinstance(task, FileTask)):
+            source = next(source for source in sources if source.holds(task))
+            items = [item_digest(item) for item in read_items(task, source.path / task.path)]
+            found[task.label] = items[: evaluation.limit]
+        return found
+
+    calibration = evaluation.calibration
+    return check_apart(digests(evaluation.tasks), digests(calibration.tasks if calibration else ()))

@@ -20,6 +20,7 @@ from app.hub.inspect import Head, inspect, read_small
 from app.hub.memory import loaded, working_set
 from app.hub.pins import Pin, RemoteFile, pin
 from app.hub.replays import decisions_of
+from app.hub.specials import check_specials
 from app.hub.tasks import Commits, Material, Materials
 from app.hub.tokenrows import row_warnings
 from app.hub.vocabulary import COMPARABLE, OPAQUE, Vocabulary, compare_vocabularies, parse_vocabulary
@@ -178,6 +179,8 @@ def _materials(
         if not is_causal(kind):
             message = f"{model.repo} is a {kind}, which is no causal language model that transformers has"
             raise SpearError(Code.MODEL_UNSUPPORTED, message, pointer=f"{pointer}/repo", repo=model.repo, field=kind)
+        with _at(f"{pointer}/repo"):
+            check_specials(head.pin, evaluation=evaluation, hub=hubs.service, settings=settings)
     return Materials(hubs=hubs, settings=settings, reads=reads, commits=commits).of(evaluation)
 
 

@@ -14,7 +14,8 @@ from tests.unit.test_search_stage import DOMAIN, GENERAL, trained
 
 FILES = {
     "general.jsonl": GENERAL, "domain.jsonl": DOMAIN,
-    "general_cal.jsonl": GENERAL[:9], "domain_cal.jsonl": DOMAIN[:9],
+    **{f"{name}_cal.jsonl": [{"text": f"{one['text']} {one['text']}"} for one in items[:9]]
+       for name, items in (("general", GENERAL), ("domain", DOMAIN))},
 }  # fmt: skip
 BUDGET = 14
 

@@ -188,3 +188,37 @@ def test_a_finished_evaluation_shows_its_report(sets):
     finish(api, job, Status.SUCCEEDED)
     with api.services.database.transaction() as session:
         assert session.get(Job, job).target_repo is None
+
+
+PLAIN = {"tokenizer_class": "TokenizersBackend"}
+
+
+@pytest.mark.parametrize(
+    ("files", "kind", "lacks"),
+    [
+        ({"tokenizer_config.json": PLAIN}, "perplexity", "bos_token"),
+        ({"tokenizer_config.json": {"bos_token": None, "eos_token": None}}, "perplexity", "bos_token"),
+        ({"tokenizer_config.json": PLAIN | {"bos_token": "<s>"}}, "perplexity", None),
+        ({"tokenizer_config.json": PLAIN | {"bos_token": "<s>"}}, "exact_match", "eos_token"),
+        ({"tokenizer_config.json": PLAIN | {"eos_token": {"content": "</s>"}}}, "exact_match", None),
+        ({"tokenizer_config.json": PLAIN, "special_tokens_map.json": {"eos_token": "</s>"}}, "exact_match", None),
+        ({"tokenizer_config.json": {"tokenizer_class": "GPT2Tokenizer"}}, "exact_match", None),
+        ({}, "exact_match", None),
+    ],
+)
+def test_a_tokenizer_that_surely_lacks_a_token_is_refused_at_once(sets, files, kind, lacks):
+    api = sets
+    api.push("other", checkpoint(seed=9) | {name: json.dumps(said).encode() for name, said in files.items()})
+    experts = [{"repo": f"{api.user}/other"}]
+    evaluation = {"general": [prose(api, kind=kind)]}
+    answer = api.submit(api.recipe(experts=experts, evaluation=evaluation, target={"repo": f"{api.user}/t"}))
+    if lacks is None:
+        assert answer.status_code == 202, answer.json()
+        api.call("POST", f"/merges/{answer.json()['id']}/cancel")
+        return
+    problem = answer.json()
+    assert (answer.status_code, problem["code"]) == (422, "tokenizer_unsuitable")
+    assert problem["errors"][0]["pointer"] == "/experts/0/repo"
+    assert f"{api.user}/other" in problem["detail"]
+    assert lacks in problem["detail"]
+    assert api.submit(api.recipe(experts=experts, target={"repo": f"{api.user}/t"})).status_code == 202  # not measured

@@ -9,6 +9,7 @@ import torch
 from app.errors import Code, SpearError
 from app.recipes.evaluation import FileTask, RegisteredTask
 from worker.evaluation.bench import Bench, ask_all
+from worker.evaluation.files import check_apart, item_digest
 from worker.evaluation.language_model import LanguageModel
 from worker.evaluation.likelihood import Span, likelihoods
 from worker.evaluation.shortage import is_shortage, shortage_told
@@ -197,3 +198,19 @@ def test_a_registered_task_runs_on_a_data_set_that_was_fetched(loaded, tmp_path,
 class _Request:
     def __init__(self, args):
         self.args = args
+
+
+def digests(*texts):
+    return [item_digest({"text": text}) for text in texts]
+
+
+def test_calibration_items_are_held_against_those_to_report_on():
+    held, other = digests("a", "b", "c"), digests("d", "e")
+    assert check_apart({"prose": held}, {"cal": other}) == []
+    (said,) = check_apart({"prose": held}, {"cal": [*other, held[1], held[1]]})
+    assert "1 items of calibration task cal" in said
+    for calibration in (held[:2], [*held, *other]):  # nothing of its own; nothing left to report on
+        with pytest.raises(SpearError, match="calibration task cal and task prose") as caught:
+            check_apart({"more": digests("z"), "prose": held}, {"cal": calibration})
+        assert (caught.value.code, caught.value.names["task"]) == (Code.TASK_INVALID, "cal")
+    assert item_digest({"question": "q", "answer": 1}) == item_digest({"answer": 1, "question": "q"})

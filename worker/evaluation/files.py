@@ -1,7 +1,8 @@
 """Task files: JSON lines, held against what their kind of task needs. Pure."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,31 @@ def read_items(task: FileTask, path: Path) -> Iterator[dict[str, Any]]:
                 yield _item(task, line, number=number)
     if empty:
         raise SpearError(Code.TASK_EMPTY, f"{task.repo}: {task.path} has no items", repo=task.repo, file=task.path)
+
+
+def check_apart(held_out: Mapping[str, Sequence[bytes]], calibration: Mapping[str, Sequence[bytes]]) -> list[str]:
+    """Held against each other item by item, by label: whether what is calibrated on is reported on as well.
+
+    Returns words of warning where some items are. Raises `SpearError(task_invalid)` where all items of a task are.
+    """
+    reported = {item: label for label, items in held_out.items() for item in items}
+    chosen = {item: label for label, items in calibration.items() for item in items}
+    for sides, other in ((calibration, reported), (held_out, chosen)):
+        for label, items in sides.items():
+            if items and other.keys() >= set(items):
+                one, two = (label, other[items[0]]) if sides is calibration else (other[items[0]], label)
+                message = f"calibration task {one} and task {two}, which is to be reported on, have the same items"
+                raise SpearError(Code.TASK_INVALID, message, pointer="/evaluation/calibration", task=one)
+    shared = {label: len(set(items) & reported.keys()) for label, items in calibration.items()}
+    return [
+        f"{count} items of calibration task {label} are also reported on: keep them apart"
+        for label, count in shared.items() if count
+    ]  # fmt: skip
+
+
+def item_digest(item: Mapping[str, Any]) -> bytes:
+    """Of an item's content: the same for the same fields in another order."""
+    return sha256(json.dumps(item, sort_keys=True).encode()).digest()
 
 
 def _item(task: FileTask, line: bytes, *, number: int) -> dict[str, Any]:
