@@ -13,7 +13,7 @@ from starlette.routing import Match
 
 from app.errors import KINDS, Code, SpearError
 from app.jobs.database import DatabaseAway
-from app.recipes import pointer
+from app.recipes import pointer, reason
 
 log = structlog.get_logger()
 
@@ -97,7 +97,7 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     if found[0]["type"] == "json_invalid":
         return problem(request, SpearError(Code.INVALID_REQUEST, f"the body is not JSON: {found[0]['ctx']['error']}"))
     code = Code.INVALID_RECIPE if all(e["loc"][0] == "body" for e in found) else Code.INVALID_REQUEST
-    errors = [{"pointer": pointer(e["loc"][1:]), "detail": e["msg"]} for e in found]
+    errors = [{"pointer": pointer(e["loc"][1:]), "detail": reason(e)} for e in found]
     first = errors[0]
     return problem(request, SpearError(code, f"{first['pointer'] or '/'}: {first['detail']}", errors=errors))
 

@@ -30,13 +30,14 @@ def parents_of(job: JobView) -> str:
     """From what the job starts: its base and experts, or the models it looks at, by their names alone."""
     experts = [one.get("repo", "") for name in ("experts", "models") for one in job.recipe.get(name) or ()]
     base = (job.recipe.get("base") or {}).get("repo")
-    return " + ".join(repo for repo in (base, *experts) if repo) or job.kind
+    return " + ".join(dict.fromkeys(repo for repo in (base, *experts) if repo)) or job.kind
 
 
 def title_of(job: JobView) -> str:
     """What the job makes, or what it looks at where it publishes nothing."""
     target = job.recipe.get("target") or {}
-    return str(target.get("repo") or parents_of(job))
+    models = " + ".join(one["repo"] for one in job.recipe.get("models") or ())
+    return str(target.get("repo") or models or parents_of(job))
 
 
 def method_of(job: JobView) -> str:
@@ -82,6 +83,9 @@ def _asked(gate: Mapping[str, Any]) -> str:
 
 
 def _shares(evaluation: Mapping[str, Any]) -> list[Fact]:
+    """None of several models, which stand side by side in a table of their own."""
+    if len(evaluation.get("models") or ()) > 1:
+        return []
     shown = (("retention", "retention", "of general ability, against the base"),
              ("gain kept", "gain_kept", "of the domain gain, against the adapted model"))  # fmt: skip
     found = ((name, share_of(evaluation, field), note) for name, field, note in shown)

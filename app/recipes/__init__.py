@@ -2,7 +2,7 @@
 
 from app.recipes.measuring import Measuring, parse_measuring
 from app.recipes.parts import ModelRef
-from app.recipes.recipe import METHODS, Expert, Output, Recipe, Target, parse_recipe, pointer
+from app.recipes.recipe import METHODS, Expert, Output, Recipe, Target, parse_recipe, pointer, reason
 from app.recipes.scoring import Scoring, parse_scoring
 from app.recipes.study import Study, parse_study
 
@@ -11,5 +11,5 @@ AnyRecipe = Recipe | Scoring | Measuring | Study
 
 __all__ = [
     "METHODS", "AnyRecipe", "Expert", "Measuring", "ModelRef", "Output", "Recipe", "Scoring", "Study", "Target",
-    "parse_measuring", "parse_recipe", "parse_scoring", "parse_study", "pointer",
+    "parse_measuring", "parse_recipe", "parse_scoring", "parse_study", "pointer", "reason",
 ]  # fmt: skip

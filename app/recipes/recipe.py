@@ -1,5 +1,6 @@
 """The recipe: which checkpoints, which method, what to make of them and where to publish it."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, Union
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -158,7 +159,7 @@ def parse(model: type[M], body: Any, *, strict: bool = True) -> M:
         return model.model_validate(body, strict=None if strict else False)
     except ValidationError as error:
         found = error.errors(include_url=False)
-        errors = [{"pointer": pointer(e["loc"]), "detail": e["msg"]} for e in found if not _follows(e, found)]
+        errors = [{"pointer": pointer(e["loc"]), "detail": reason(e)} for e in found if not _follows(e, found)]
         raise SpearError(
             Code.INVALID_RECIPE, f"{errors[0]['pointer'] or '/'}: {errors[0]['detail']}", errors=errors
         ) from None
@@ -169,6 +170,11 @@ def _follows(error: Any, others: list[Any]) -> bool:
     depth = len(error["loc"])
     deeper = (other["loc"] for other in others if len(other["loc"]) > depth)
     return error["type"] == "too_short" and any(location[:depth] == error["loc"] for location in deeper)
+
+
+def reason(error: Mapping[str, Any]) -> str:
+    """What pydantic says of a field, without its word for errors that our own checks raise."""
+    return str(error["msg"]).removeprefix("Value error, ")
 
 
 def pointer(location: tuple[int | str, ...]) -> str:

@@ -22,7 +22,7 @@ from app.recipes.parts import (
     RepoId,
     RuntimeSeconds,
 )
-from app.recipes.recipe import AnyMethod, Expert, Output, Recipe, Target, parse
+from app.recipes.recipe import AnyMethod, Expert, Output, Recipe, Target, parse, reason
 from app.recipes.scalars import Number, Whole
 
 MAX_CELLS = 5000
@@ -241,7 +241,7 @@ class Study(Part):
             try:
                 self.recipe(cell)
             except ValidationError as error:
-                raise ValueError(error.errors(include_url=False)[0]["msg"]) from None
+                raise ValueError(reason(error.errors(include_url=False)[0])) from None
         return self
 
     @model_validator(mode="after")

@@ -20,9 +20,10 @@ from test_report import make_parts, make_task
 
 from worker.report import licence, markup
 from worker.report.card import build_card
+from worker.report.evaluation import statement
 from worker.report.figures import TRADEOFF, draw
 from worker.report.report import build_report
-from worker.report.schema import Evaluation
+from worker.report.schema import Evaluation, Measured
 
 CONFIG = {"architectures": ["LlamaForCausalLM"]}
 RECIPE = {
@@ -194,3 +195,16 @@ TREES = st.recursive(
 @given(TREES)
 def test_any_tree_survives_yaml(tree: dict[str, Any]) -> None:
     assert yaml.safe_load(markup.yaml(tree)) == tree
+
+
+def test_several_models_are_each_measured_by_their_own_name() -> None:
+    whole = evaluation()
+    other = whole.retention.model_copy(update={"mean": whole.retention.mean.model_copy(update={"value": 0.5})})
+    one = {"revision": "main", "commit": "a" * 40, "tasks": (), "gain_kept": None}
+    models = tuple(Measured.model_construct(repo=repo, retention=retention, **one)
+                   for repo, retention in (("org/a", whole.retention), ("org/b", other), ("org/c", None)))  # fmt: skip
+    said = statement(whole.model_copy(update={"models": models}))
+    assert said.startswith("Measured: org/a retention ")
+    assert "; org/b retention 0.500 (" in said
+    assert "org/c" not in said
+    assert statement(whole.model_copy(update={"models": models[:1]})).startswith("Measured: retention ")

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
+from app.api.views import JobView
 from app.dashboard.charts import Trial
 from app.dashboard.comparison import overlap, recipe_differences
 from app.dashboard.evaluation import models_of, notes_of, tasks_of, tradeoff_of
 from app.dashboard.faults import SERVICE, fault_of
-from app.dashboard.headline import _restored
+from app.dashboard.headline import _restored, _shares, parents_of, title_of
 from app.dashboard.rendering import many, size
 from app.dashboard.searching import prediction_of, search_of
 from app.dashboard.study import study_of
@@ -156,6 +157,18 @@ def test_models_measured_alone_stand_in_a_table() -> None:
     assert first.tasks == second.tasks == ["arc"]
     assert first.values[0] == {"value": 0.5, "low": 0.4, "high": 0.6}
     assert second.values == [None]
+
+
+def test_several_models_have_no_common_retention_and_are_named_once() -> None:
+    share = {"mean": {"value": 1.0, "low": None, "high": None}}
+    one = {"retention": share, "gain_kept": share, "models": [{}]}
+    assert len(_shares(one)) == 2
+    assert _shares(one | {"models": [{}, {}]}) == []
+    recipe = {"base": {"repo": "org/a"}, "experts": [{"repo": "org/b"}],
+              "models": [{"repo": "org/a"}, {"repo": "org/c"}]}  # fmt: skip
+    job = JobView.model_construct(recipe=recipe, kind="evaluation")
+    assert title_of(job) == "org/a + org/c"
+    assert parents_of(job) == "org/a + org/b + org/c"
 
 
 def test_large_numbers_are_short() -> None:

@@ -31,10 +31,17 @@ def evaluation_summary(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def statement(evaluation: schema.Evaluation) -> str:
-    """One sentence: retention and gain kept, with their intervals."""
-    sides = (("retention", evaluation.retention), ("gain kept", evaluation.gain_kept))
-    told = [f"{name} {_shown(summary)}" for name, summary in sides if summary]
-    return f"Measured: {', '.join(told)}." if told else ""
+    """One sentence: retention and gain kept, with their intervals; of several models, of each by its name."""
+    if len(evaluation.models) > 1:
+        told = [f"{one.repo} {words}" for one in evaluation.models if (words := _sides(one.retention, one.gain_kept))]
+        return f"Measured: {'; '.join(told)}." if told else ""
+    words = _sides(evaluation.retention, evaluation.gain_kept)
+    return f"Measured: {words}." if words else ""
+
+
+def _sides(retention: Summary | None, gain_kept: Summary | None) -> str:
+    sides = (("retention", retention), ("gain kept", gain_kept))
+    return ", ".join(f"{name} {_shown(summary)}" for name, summary in sides if summary)
 
 
 def _value(summary: Mapping[str, Any] | None) -> float | None:
