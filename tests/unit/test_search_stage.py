@@ -149,6 +149,19 @@ def test_a_preset_is_shown_beside_its_controls(tmp_path, pair, sources):
     assert not [one for one in again.said if one["kind"] == "sheet"]  # every point was known
 
 
+def test_where_there_is_no_gain_to_keep_the_diagnosis_says_so(tmp_path, pair, sources):
+    method = {"name": "spear", "policy": "aggressive"}
+    task = merging(tmp_path, pair, sources, method=method, calibration=None, domain=[])
+    run(task, Heard())
+    found = report_of(task)["evaluation"]
+    (said,) = found["diagnosis"]
+    assert (said["kind"], said["setting"].partition(":")[0]) == ("not_judged", "evaluation.domain")
+    assert "nothing was gained" in said["message"]
+    assert "forgotten" not in said["message"]
+    assert found["prediction"] is None
+    assert {point["name"] for point in found["points"]} >= {"uniform", "random", "dg_hard"}
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

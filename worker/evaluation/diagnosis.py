@@ -58,6 +58,19 @@ def diagnose(
     return [*found, *_as_good(chosen, controls)]
 
 
+def unjudged(*, forgotten: bool, gained: bool) -> dict[str, Any]:
+    """The finding where there is no trade-off: nothing was forgotten or nothing gained in the tasks reported on."""
+    lacking = [
+        *([] if forgotten else ["nothing was forgotten in the general tasks (or none is named)"]),
+        *([] if gained else ["nothing was gained in the domain tasks (or none is named)"]),
+    ]
+    parts = [*([] if forgotten else ["evaluation.general"]), *([] if gained else ["evaluation.domain"])]
+    return {
+        "kind": "not_judged", "groups": (), "setting": f"{' and '.join(parts)}: tasks in which the two models differ",
+        "message": f"{' and '.join(lacking)}: whether too much or too little was restored cannot be told",
+    }  # fmt: skip
+
+
 def _groups(
     chosen: Floats, probed: Sequence[tuple[Probe, Floats]], *, way: str, wins: int
 ) -> dict[str, tuple[Estimate, Estimate]]:

@@ -132,11 +132,12 @@ class Booth:
     def diagnosis(
         self, probes: "Sequence[Probe]", asked: "Sequence[tuple[Candidate, Sheets]]", *, auto: bool
     ) -> tuple[schema.Diagnosis, ...]:
-        """Nothing where nothing was forgotten or gained: there are no shares then."""
-        from worker.evaluation.diagnosis import diagnose  # noqa: PLC0415
+        """Where nothing was forgotten or gained there are no shares: then that is what is said."""
+        from worker.evaluation.diagnosis import diagnose, unjudged  # noqa: PLC0415
 
         if not self.defined:
-            return ()
+            forgotten, gained = (bool(self.sides.defined(side)) for side in (0, 1))
+            return (schema.Diagnosis.model_validate(unjudged(forgotten=forgotten, gained=gained)),)
         chosen = self._ask(_probe("the result", self.decisions))
         each = [self._ask(_probed(probe)) for probe in probes]
         controls = {one.label: sheets for one, sheets in asked if one.name != "auto"}
