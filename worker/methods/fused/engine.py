@@ -10,8 +10,7 @@ from worker.compiled import call
 from worker.methods.base import Chunk, NotFiniteError
 from worker.methods.bracket import Found
 from worker.methods.fused import loops
-from worker.methods.fused.instructions import BLOCK, VECTOR
-from worker.methods.fused.plan import Mix, Thinning
+from worker.methods.fused.plan import BLOCK, VECTOR, Mix, Thinning
 
 KINDS = {torch.bfloat16: loops.BF16, torch.float16: loops.F16, torch.float32: loops.F32}
 LARGEST = 0x7F7FFFFF

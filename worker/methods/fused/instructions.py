@@ -11,10 +11,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-BLOCK = 2048
-LANES = 32
-VECTOR = 16
-"""fp32 numbers that `survey` looks at together"""
+from worker.methods.fused.plan import BLOCK, LANES, VECTOR
 
 
 def _one_instruction(source: Any, result: Any, emit: Callable[[Any, Any], Any]) -> Any:
@@ -81,8 +78,8 @@ def survey(  # noqa: PLR0917  (compiled functions have no keywords)
 
     Adds to `counts` (four int64) how many are above `high`, are `high`, are `low`, and are between the two; puts the
     patterns of the last, less `low` + 1, into `found` (int32, with room for a vector beyond them). Between patterns
-    that are equal or neighbours there is nothing. No branch depends on a value, and a vector's finds are moved together
-    by one instruction where the processor has it.
+    that are equal or neighbours there is nothing. A vector with finds is rare, and they are moved together by one
+    instruction where the processor has it.
     """
     wide, narrow, long = ir.VectorType(_WORD, VECTOR), ir.IntType(VECTOR), ir.IntType(64)
     signature = types.void(types.uint64, types.int64, types.uint32, types.uint32, types.uint64, types.uint64)
@@ -109,12 +106,12 @@ def survey(  # noqa: PLR0917  (compiled functions have no keywords)
                 builder.store(builder.sub(builder.load(total), builder.sext(kind, wide)), total)
             offset = builder.sub(pattern, first)
             inside = builder.icmp_unsigned("<", offset, between)
-            at = builder.load(place)
-            packed = _packed(builder, offset, inside)
-            room_for = builder.bitcast(builder.gep(target, [at]), wide.as_pointer())
-            builder.store(packed, room_for, align=4)
-            number = builder.ctpop(builder.bitcast(inside, narrow))
-            builder.store(builder.add(at, builder.zext(number, long)), place)
+            mask = builder.bitcast(inside, narrow)
+            with builder.if_then(builder.icmp_unsigned("!=", mask, narrow(0)), likely=False):
+                at = builder.load(place)
+                packed = _packed(builder, offset, inside)
+                builder.store(packed, builder.bitcast(builder.gep(target, [at]), wide.as_pointer()), align=4)
+                builder.store(builder.add(at, builder.zext(builder.ctpop(mask), long)), place)
         sums = [builder.zext(_added_up(builder, builder.load(total)), long) for total in totals]
         slots = builder.inttoptr(values[5], long.as_pointer())
         for number, total in enumerate([*sums, builder.load(place)]):

@@ -14,20 +14,8 @@ import numpy as np
 from numba import carray  # type: ignore[attr-defined]
 
 from worker.compiled import compiled
-from worker.methods.fused.instructions import (
-    BLOCK,
-    LANES,
-    VECTOR,
-    bits_of,
-    float_of,
-    fma,
-    from_half,
-    inner,
-    pointer,
-    survey,
-    to_half,
-)
-from worker.methods.fused.plan import KEEP_ALL, PAIRED, PLAIN, POSITIVE
+from worker.methods.fused.instructions import bits_of, float_of, fma, from_half, inner, pointer, survey, to_half
+from worker.methods.fused.plan import BLOCK, KEEP_ALL, LANES, PAIRED, PLAIN, POSITIVE, VECTOR
 
 BF16, F16, F32 = 0, 1, 2
 CLEAR_SIGN = np.uint32(0x7FFFFFFF)

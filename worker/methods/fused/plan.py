@@ -7,6 +7,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+BLOCK = 2048
+"""elements that are computed together, in the first cache"""
+LANES = 32
+"""sums of each inner product"""
+VECTOR = 16
+"""elements that a survey of ranks looks at together"""
 KEEP_ALL = 1 << 15
 """a limit that keeps every entry"""
 PLAIN, PAIRED, POSITIVE, SIGNED = 0, 1, 2, 3
