@@ -17,6 +17,7 @@ from worker.pipeline.meter import Meter
 from worker.pipeline.run import _costs
 from worker.pipeline.spread import spread
 from worker.pipeline.task import Reporter
+from worker.processor import arithmetic
 
 WIDTH = 256
 
@@ -100,6 +101,37 @@ def test_results_come_from_other_processes_with_one_thread_which_are_gone_afterw
 
 def test_one_process_needs_no_other() -> None:
     assert list(spread(lambda item: (os.getpid(), item), [1, 2], processes=1)) == [(os.getpid(), 1), (os.getpid(), 2)]
+
+
+def test_neither_threads_nor_the_cache_show_in_a_digit(wide_models: tuple[Path, Path], tmp_path: Path) -> None:
+    """One matrix is scored in this very process, whose threads would round sums differently."""
+    alone = make_task(*wide_models, tmp_path, modules=["model.layers.0.mlp.up_proj.weight"])
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        several, _ = run(threaded(alone, 2))
+        assert torch.get_num_threads() == 2
+        torch.set_num_threads(1)
+        one, said = run(alone)
+    finally:
+        torch.set_num_threads(before)
+    again, _ = run(alone.model_copy(update={"spectra": cache(said, tmp_path / "spectra.jsonl")}))
+    assert (again.computed, again.cached) == (0, 2)
+    assert several.rows == one.rows == again.rows
+    assert several.curves == one.curves == again.curves
+
+
+def test_spectra_of_other_kernels_are_not_used(wide_models: tuple[Path, Path], tmp_path: Path) -> None:
+    task = make_task(*wide_models, tmp_path, modules=["model.layers.0.mlp.up_proj.weight"])
+    first, said = run(task)
+    for message in said:
+        if message["kind"] == "spectrum":
+            assert message["record"]["device_class"] == arithmetic("cpu")
+            message["record"]["device_class"] = "cpu-00000000"
+    known = cache(said, tmp_path / "spectra.jsonl")
+    again, _ = run(task.model_copy(update={"spectra": known}))
+    assert (again.computed, again.cached) == (2, 0)
+    assert again.rows == first.rows
 
 
 @pytest.mark.usefixtures("_believe")

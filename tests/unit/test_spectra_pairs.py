@@ -96,14 +96,14 @@ def test_blas_is_told_of_a_processor_that_it_does_not_know(monkeypatch):
     monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
     processor.name_kernels()
     assert os.environ["OPENBLAS_CORETYPE"] == "SkylakeX"
-    monkeypatch.setenv("OPENBLAS_CORETYPE", "Zen")
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Zen")  # of somebody's shell: it must not show in the digits
     processor.name_kernels()
-    assert os.environ["OPENBLAS_CORETYPE"] == "Zen"
+    assert os.environ["OPENBLAS_CORETYPE"] == "SkylakeX"
 
 
 def test_blas_is_told_nothing_of_a_processor_without_wide_registers(monkeypatch):
     monkeypatch.setattr(processor, "features", lambda: frozenset({"avx2"}))
-    monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "SkylakeX")
     processor.name_kernels()
     assert "OPENBLAS_CORETYPE" not in os.environ
 

@@ -10,11 +10,20 @@ from torch import Tensor
 from app.errors import Code, SpearError
 from app.recipes.methods.spear import SpearParameters
 from worker.pipeline.spectra import SPLIT, Side, Spectra
-from worker.scores import Part, Row, SpectrumPair, blank_row, delta_shape, make_row, parts, sums
+from worker.scores import Part, Row, SpectrumPair, blank_row, delta_shape, load_passes, make_row, parts, sums
 from worker.scores.curve import Curve, curve
 from worker.scores.ranking import group_of
 from worker.scores.trust import single_is_enough, svdr_error
-from worker.spectra import SMALLEST, SMALLEST_OF_PAIRS, Precision, SpectrumKey, flops, group_shape, has_pairs
+from worker.spectra import (
+    SMALLEST,
+    SMALLEST_OF_PAIRS,
+    Precision,
+    SpectrumKey,
+    flops,
+    group_shape,
+    has_pairs,
+    load_pairs,
+)
 from worker.spectra.room import Room
 
 READING = 16.0  # flops that reading, converting and differencing one entry of both models is counted as
@@ -55,11 +64,13 @@ class Pair:
     def parts(self, name: str) -> list[Part]:
         return parts(name, shape=self.base.checkpoint.tensors[name].shape, config=self.base.checkpoint.config)
 
-    def uses_pairs(self, names: Sequence[str]) -> bool:
-        """Whether some Gram matrices may be made of products of bf16 pairs, by compiled loops."""
+    def load_loops(self, names: Sequence[str]) -> None:
+        """Loads the compiled loops that large bf16 matrices need, once for all processes that are forked after that."""
         infos = [self.base.checkpoint.tensors[name] for name in names]
         large = any(min(info.shape[-2:]) >= SMALLEST_OF_PAIRS for info in infos if info.dtype == "BF16")
-        return large and self.device == "cpu" and has_pairs()
+        if large and self.device == "cpu" and has_pairs():
+            load_pairs()
+            load_passes()
 
     def groups(self, name: str) -> frozenset[str]:
         """The ranking groups of a stored tensor's matrices."""

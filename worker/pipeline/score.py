@@ -24,7 +24,6 @@ from worker.scores import Row, rank, wanted
 from worker.scores.curve import Curve
 from worker.scores.doubt import LEAST_AGREEMENT, judge
 from worker.scores.ranking import group_of
-from worker.spectra import load_pairs
 
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 LEAST_OF_FIRST = 0.85
@@ -79,8 +78,8 @@ def _score_all(names: list[str], *, pair: Pair, processes: int, reporter: Report
     """All rows by name, in the recipe's way."""
     way = pair.method.precision
     outcome = Scores(rows=[])
-    if processes > 1 and pair.uses_pairs(names):
-        load_pairs()
+    if processes > 1:
+        pair.load_loops(names)
     costs = {name: pair.cost(name, way=way) for name in names}
     reporter.stage("scoring", total=math.fsum(costs.values()), unit="flop")
     collect = partial(_collect, pair=pair, costs=costs, processes=processes, outcome=outcome, reporter=reporter)

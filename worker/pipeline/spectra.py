@@ -13,6 +13,7 @@ from worker.checkpoints.dtypes import torch_dtype
 from worker.checkpoints.reader import Checkpoint
 from worker.pipeline.memory import free_matrices_at_once
 from worker.pipeline.task import Input
+from worker.processor import arithmetic
 from worker.scores import Part
 from worker.spectra import Precision, SpectrumKey, from_record, many_values, split_count, split_values, to_record
 from worker.spectra.room import Room
@@ -33,7 +34,7 @@ class Side:
     def key(self, part: Part, *, precision: str, device: str) -> SpectrumKey:
         digest = self.source.digests[self.checkpoint.tensors[part.tensor].file]
         name = f"{part.name} [{part.region}]" if part.region else part.name  # the digest does not cover config.json
-        return SpectrumKey(digest=digest, tensor=name, precision=precision, device_class=device)
+        return SpectrumKey(digest=digest, tensor=name, precision=precision, device_class=arithmetic(device))
 
     def matrix(self, part: Part, *, device: str, room: Room | None = None) -> Tensor:
         """The matrix as stored, read anew: it is in memory for as long as the caller holds it, or in the room."""

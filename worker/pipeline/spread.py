@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -22,12 +23,16 @@ _function: Callable[[Any], Any] | None = None  # set in a forked process before 
 def spread(function: Callable[[Item], Result], items: Sequence[Item], *, processes: int) -> Iterator[Result]:
     """The results of `function(item)` as they are ready, in any order; with one process in turn, in this one.
 
-    The processes are forked, so `function` may hold anything (open files, closures); items and results are pickled.
+    One thread always: several would add up in another order, and the last digits would tell how many there were. The
+    processes are forked, so `function` may hold anything (open files, closures); items and results are pickled.
     They die with this process. `SpearError` is raised here as it was there.
     """
     count = min(processes, len(items))
     if count <= 1:
-        yield from map(function, items)
+        for item in items:
+            with _one_thread():
+                result = function(item)
+            yield result
         return
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(count, mp_context=context, initializer=_start, initargs=(function, os.getpid())) as pool:
@@ -40,6 +45,16 @@ def spread(function: Callable[[Item], Result], items: Sequence[Item], *, process
                 yield result
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _start(function: Callable[[Any], Any], parent: int) -> None:

@@ -1,6 +1,6 @@
 """The scores of weight matrices, their ranking, and the selection of what is restored."""
 
-from worker.scores.change import Sums, relative_change, squared_norms, sums, swci
+from worker.scores.change import Sums, load_passes, relative_change, squared_norms, sums, swci
 from worker.scores.delta import DeltaShape, delta_shape, effective_rank
 from worker.scores.modules import Place, place, wanted
 from worker.scores.parts import Part, parts
@@ -22,6 +22,7 @@ __all__ = [
     "choose",
     "delta_shape",
     "effective_rank",
+    "load_passes",
     "make_row",
     "parts",
     "place",

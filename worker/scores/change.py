@@ -43,6 +43,14 @@ def compiled_passes(base: Tensor, adapted: Tensor) -> Any:
     return passes if passes.takes(base, adapted) else None
 
 
+def load_passes() -> None:
+    """Loads the compiled passes, once for all processes that are forked after that."""
+    if find_spec("numba") is not None:
+        from worker.scores.passes import load  # noqa: PLC0415  (half a second: for those who need it)
+
+        load()
+
+
 def rounding_square(stored: Tensor) -> float:
     """Σ ulp²/12 over the entries; 0 for a dtype wider than fp32."""
     if stored.dtype not in SIGNIFICAND:

@@ -80,10 +80,11 @@ def has_pairs() -> bool:
 
 
 def load_pairs() -> None:
-    """Loads the loops of pairs, once for all processes that are forked after that."""
-    from worker.spectra.pairs import load  # noqa: PLC0415  (half a second: for those who need it)
+    """Loads the loops of pairs and of bisection, once for all processes that are forked after that."""
+    from worker.spectra import pairs, tridiagonal  # noqa: PLC0415  (half a second: for those who need it)
 
-    load()
+    pairs.load()
+    tridiagonal.load()
 
 
 def by_torch(matrix: Tensor) -> bool:

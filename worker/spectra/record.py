@@ -24,6 +24,7 @@ class SpectrumKey:
     algorithm: str = ALGORITHM
     precision: str = "exact"
     device_class: str = "cpu"
+    """what computed it, as far as its last digits depend on that (see `worker.processor.arithmetic`)"""
 
 
 def pack(values: Tensor) -> bytes:

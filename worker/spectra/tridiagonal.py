@@ -152,3 +152,8 @@ def tridiagonal_eigenvalues(
     squares[1:size] = np.maximum((beside / norm) ** 2, SMALLEST)
     call(_bisect, scaled, squares, size, bottom / norm - tolerance, tolerance, found)
     return np.sort(found) * norm
+
+
+def load() -> None:
+    """Compiles the loops, or loads them from the disk."""
+    tridiagonal_eigenvalues(np.ones(2), np.ones(1), tolerance=1e-3)
