@@ -96,6 +96,17 @@ def test_a_frontier_is_found_within_one_budget():
     assert retained == sorted(retained)
 
 
+@pytest.mark.parametrize("budget", [12, 14, 19, 25, 30, 60])
+def test_a_frontier_stays_within_any_budget(budget):
+    surface = Surface()
+    wanted = [Objective("retention", least) for least in (0.97, 0.95, 0.9, 0.8)]
+    outcome, trials = searched(surface, objectives=wanted, budget=budget, most=1.4)
+    assert trials.spent <= budget
+    for choice in outcome.choices:
+        level = at(surface, dict.fromkeys(NAMES, choice.uniform))[0]
+        assert choice.values[0] >= level - 0.01
+
+
 def test_most_gain_for_a_retention():
     surface = Surface()
     outcome, _ = searched(surface, objectives=[Objective("gain", 0.6)])

@@ -38,6 +38,8 @@ class Map:
     """the largest strength"""
     bends: tuple[float, float] = (1.0, 1.0)
     """how much either side's slope falls along the uniform curve, where all strengths rise by 1"""
+    price: float = 2.0
+    """how much of one side makes up for what is missing of the other, at least"""
     looks: list[Look] = field(default_factory=list)
     _curvature: list[Floats] = field(default_factory=list)
     _scale: Floats = field(default_factory=lambda: np.empty(0))
@@ -55,7 +57,7 @@ class Map:
 
     def best(self, *, maximise: int, least: float, reach: float) -> Floats:
         """The promised best within `reach` of the best look so far."""
-        centre = max(self.looks, key=lambda look: merit(look.values, maximise=maximise, least=least))
+        centre = max(self.looks, key=lambda look: merit(look.values, maximise=maximise, least=least, price=self.price))
         held = 1 - maximise
         scale = self._scale
 
@@ -94,6 +96,6 @@ class Map:
             self._curvature[number] = scaled / outer
 
 
-def merit(values: Sequence[float], *, maximise: int, least: float) -> float:
+def merit(values: Sequence[float], *, maximise: int, least: float, price: float = 2.0) -> float:
     """Larger is better; a little short of what is asked counts by what it would cost to make up for it."""
-    return values[maximise] - 2.0 * max(0.0, least - values[1 - maximise])
+    return values[maximise] - price * max(0.0, least - values[1 - maximise])

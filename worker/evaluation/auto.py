@@ -29,6 +29,7 @@ _MIDDLE = 0.88
 _LEAST_BEND = 0.1
 _MARGIN = 0.001  # more than is asked is aimed at, so that what is found is not short of it by a hair
 _REACH, _LEAST_REACH = 0.3, 0.05  # of a step, in every strength
+_LEAST_PRICE, _LEAST_STRIDE = 2.0, 1e-3
 _COARSE = 0.6  # share of a group search's budget before groups are split
 Method = Literal["gradient", "groups"]
 
@@ -114,18 +115,32 @@ class Auto:
             for start in self._starts(objective, starts):
                 if self.trials.spent + self.trials.cost("search", slopes=True) <= end:
                     ground.learn(self._look({unit: _mean(start, units[unit]) for unit in names}, units))
-            reach = _REACH
+            ground.price, reach = self._price(objective), _REACH
             while self.trials.spent + self.trials.cost("search", slopes=True) <= end and reach > _LEAST_REACH:
-                before = max(objective.merit(look.values) for look in ground.looks)
+                before = max(objective.merit(look.values, price=ground.price) for look in ground.looks)
                 best = ground.best(maximise=objective.side, least=objective.least + _MARGIN, reach=reach)
                 look = self._look(dict(zip(names, best.tolist(), strict=True)), units)
                 ground.learn(look)
-                if objective.merit(look.values) < before + LEAST_STEP:
+                if objective.merit(look.values, price=ground.price) < before + LEAST_STEP:
                     reach /= 2  # the map promised too much for so long a step, or there is no more to be had
+            if not ground.looks:  # so small a budget
+                return self._uniform(self._uniform_for(objective))
             chosen = max(ground.looks, key=lambda look: objective.strict(look.values))
             return spread(dict(zip(names, chosen.at.tolist(), strict=True)), units)
 
         return climb
+
+    def _price(self, objective: Objective) -> float:
+        """What the uniform curve gives of the side to maximise for the other, where that is as asked, and half more.
+
+        Near the adapted model a point of gain is worth many of retention: at too low a price a point that is short of
+        what is asked would pass for the best one, and the climb would go on from there.
+        """
+        ts = sorted(self._curve)
+        place = int(np.clip(np.searchsorted(ts, self._uniform_for(objective)), 1, len(ts) - 1))
+        one, other = self._curve[ts[place - 1]], self._curve[ts[place]]
+        wanted, held = (abs(one[side] - other[side]) for side in (objective.side, 1 - objective.side))
+        return max(_LEAST_PRICE, 1.5 * wanted / max(held, _LEAST_STRIDE))
 
     def _bends(self) -> tuple[float, float]:
         """Of both sides along the uniform curve, by a parabola through its points."""

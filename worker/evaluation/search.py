@@ -55,9 +55,9 @@ class Objective:
         """The side to maximise: 0 is retention, 1 gain."""
         return 0 if self.maximise == "retention" else 1
 
-    def merit(self, values: Sequence[float]) -> float:
-        """Of retention and gain; what is short of the asked level counts double."""
-        return merit(values, maximise=self.side, least=self.least)
+    def merit(self, values: Sequence[float], *, price: float = 2.0) -> float:
+        """Of retention and gain; what is short of the asked level counts by its price."""
+        return merit(values, maximise=self.side, least=self.least, price=price)
 
     def strict(self, values: Sequence[float]) -> float:
         """Larger is better: first to hold the constraint, then the side to maximise."""

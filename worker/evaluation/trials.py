@@ -74,7 +74,8 @@ class Trials:
             self._read(journal)
 
     def ask(self, strengths: Strengths, stretch: Stretch, *, slopes: bool = False) -> Trial:
-        """The trial, from memory where it is known."""
+        """The trial, from memory where it is known; one with slopes serves who asks without."""
+        slopes = slopes or _key(strengths, stretch, slopes=True) in self._billed
         key = _key(strengths, stretch, slopes=slopes)
         if key not in self._billed:
             self._billed.add(key)
