@@ -9,6 +9,7 @@ from app.errors import Code
 from app.jobs.workers import Badge
 from tests.fixtures.api import Api
 from tests.fixtures.reports import add_job, make_prediction, make_report, make_search, make_sheets, make_spectra
+from tests.unit.test_dashboard_views import make_study
 
 
 @pytest.fixture
@@ -30,6 +31,12 @@ def searched(api: Api, caller: Any) -> str:
     report = make_report(layers=4)
     report["evaluation"] |= {"search": make_search(), "prediction": make_prediction()}
     return add_job(api.services.database, caller, report=report)
+
+
+@pytest.fixture
+def study(api: Api, caller: Any) -> str:
+    """A finished study of two experts, with a sweep."""
+    return add_job(api.services.database, caller, report=make_study() | {"scores": []}, target="org/study")
 
 
 @pytest.fixture
@@ -159,6 +166,18 @@ def test_a_search_tells_how_it_came_to_its_strengths(api, eyes, searched):
     eyes.shoot("searched")
 
 
+def test_a_study_shows_what_was_gained_and_by_which_settings(api, eyes, study):
+    eyes.sign_in(api.key, path=f"/jobs/{study}")
+    page = eyes.page
+    assert "Stage 2: pairs" in page.text_content("main")
+    assert page.locator("svg[aria-label^='Gain: against']").count() == 1
+    assert page.locator("svg[aria-label^='Macro-Gain, points: finance + math by lambda']").count() == 1
+    page.click("text=fpb >> nth=-1")
+    assert page.locator("svg[aria-label^='fpb: 4 models']").is_visible()
+    assert eyes.audit() == []
+    eyes.shoot("study")
+
+
 def test_two_jobs_side_by_side(api, eyes, whole, caller):
     stronger = make_report(seed=3, share=0.5)
     other = add_job(api.services.database, caller, report=stronger, target="org/llama-8b-stronger")
@@ -179,7 +198,7 @@ def test_an_administrator_sees_the_workers(api, eyes):
     eyes.shoot("fleet")
 
 
-def test_dark_is_dark_and_can_be_overruled(api, dark_eyes, whole, failed, searched):
+def test_dark_is_dark_and_can_be_overruled(api, dark_eyes, whole, failed, searched, study):
     eyes, page = dark_eyes, dark_eyes.page
     eyes.go("/")
     assert eyes.audit() == []
@@ -187,7 +206,7 @@ def test_dark_is_dark_and_can_be_overruled(api, dark_eyes, whole, failed, search
     assert eyes.audit() == []
     eyes.shoot("jobs-dark")
     for name, path in (("failure", f"/jobs/{failed}"), ("compare", f"/compare?a={whole}&b={searched}"),
-                       ("searched", f"/jobs/{searched}")):  # fmt: skip
+                       ("searched", f"/jobs/{searched}"), ("study", f"/jobs/{study}")):  # fmt: skip
         eyes.go(path)
         assert eyes.audit() == [], name
         eyes.shoot(f"{name}-dark")
@@ -203,13 +222,14 @@ def test_dark_is_dark_and_can_be_overruled(api, dark_eyes, whole, failed, search
     assert eyes.audit() == []
 
 
-def test_a_phone_is_wide_enough(api, phone_eyes, whole, failed, searched):
+def test_a_phone_is_wide_enough(api, phone_eyes, whole, failed, searched, study):
     eyes = phone_eyes
     eyes.go("/")
     assert not eyes.is_wider_than_the_screen()
     eyes.sign_in(api.key)
     for name, path in (("jobs", "/"), ("job", f"/jobs/{whole}"), ("failure", f"/jobs/{failed}"),
-                       ("searched", f"/jobs/{searched}"), ("compare", f"/compare?a={whole}&b={failed}")):  # fmt: skip
+                       ("searched", f"/jobs/{searched}"), ("study", f"/jobs/{study}"),
+                       ("compare", f"/compare?a={whole}&b={failed}")):  # fmt: skip
         eyes.go(path)
         assert not eyes.is_wider_than_the_screen(), name
         assert eyes.audit() == [], name
