@@ -136,6 +136,30 @@ def test_nothing_that_is_known_is_measured_again(tmp_path):
     assert other.spent == trials.spent
 
 
+@pytest.mark.parametrize("sloped", [True, False])
+def test_what_is_measured_beside_each_other_is_chosen_billed_and_kept_as_one_after_the_other(tmp_path, sloped):
+    many = []
+
+    def ahead(surface):
+        def measured(asks):
+            many.append(len(asks))
+            return (surface.measure(ask.strengths, ask.stretch, slopes=ask.slopes) for ask in asks)
+
+        return measured
+
+    starts = [dict.fromkeys(NAMES, 1.0) | {NAMES[0]: 0.3}, dict.fromkeys(NAMES, 0.62)]
+    found = []
+    for name, beside in (("one", None), ("many", ahead)):
+        surface = Surface(sloped=sloped)
+        trials = Trials(surface, journal=tmp_path / name, ahead=beside and beside(surface))
+        auto = Auto(trials, {each: surface.sides(each) for each in ("search", "check")}, 40)
+        wanted = [Objective("retention", least) for least in (0.95, 0.9)]
+        found.append((auto.run(wanted, starts=starts), trials.spent, surface.asked, (tmp_path / name).read_bytes()))
+    assert found[0] == found[1]
+    assert sum(many) >= 12
+    assert max(many) >= 10  # the curve, on both stretches
+
+
 def _journalled(surface, tmp_path, objectives):
     trials = Trials(surface, journal=tmp_path / "journal")
     auto = Auto(trials, {each: surface.sides(each) for each in ("search", "check")}, 30)

@@ -75,7 +75,7 @@ class Trials:
 
     def ask(self, strengths: Strengths, stretch: Stretch, *, slopes: bool = False) -> Trial:
         """The trial, from memory where it is known; one with slopes serves who asks without."""
-        slopes = slopes or _key(strengths, stretch, slopes=True) in self._billed
+        slopes = slopes or self._served(Ask(strengths, stretch))
         key = _key(strengths, stretch, slopes=slopes)
         if key not in self._billed:
             self._billed.add(key)
@@ -84,8 +84,8 @@ class Trials:
 
     def foresee(self, asks: Sequence[Ask]) -> None:
         """What is going to be asked for is measured at once, where that is quicker. It is billed when it is asked."""
-        new = {_key(ask.strengths, ask.stretch, slopes=ask.slopes): ask for ask in asks}
-        new = {key: ask for key, ask in new.items() if key not in self._known}
+        keys = {_key(ask.strengths, ask.stretch, slopes=ask.slopes): ask for ask in asks}
+        new = {key: ask for key, ask in keys.items() if key not in self._known and not self._served(ask)}
         if self._ahead and len(new) > 1:
             for key, trial in zip(new, self._ahead(list(new.values())), strict=True):
                 self._keep(key, trial)
@@ -97,6 +97,10 @@ class Trials:
     def cost(self, stretch: Stretch, *, slopes: bool = False) -> float:
         """In evaluations."""
         return self.yardstick.share(stretch) * (3 if slopes else 1)
+
+    def _served(self, ask: Ask) -> bool:
+        """Whether the point was asked for with slopes."""
+        return _key(ask.strengths, ask.stretch, slopes=True) in self._billed
 
     def _trial(self, key: str, strengths: Strengths, stretch: Stretch, *, slopes: bool) -> Trial:
         if key not in self._known:
