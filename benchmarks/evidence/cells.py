@@ -32,11 +32,9 @@ def plain(name: str) -> str:
 def mean(members: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Mean advantage; its interval over pairs drawn anew, and of each pair its items."""
     random = np.random.default_rng(0)
-    draws = [one["draws"] for one in members]
-    drawn = np.empty(DRAWS)
-    for i in range(DRAWS):
-        some = random.integers(len(draws), size=len(draws))
-        drawn[i] = np.mean([random.choice(draws[j]) for j in some])
+    draws = np.stack([one["draws"] for one in members])
+    pairs = random.integers(len(draws), size=(DRAWS, len(draws)))
+    drawn = draws[pairs, random.integers(draws.shape[1], size=pairs.shape)].mean(axis=1)
     low, high = np.quantile(drawn, [0.025, 0.975])
     value = float(np.mean([one["advantage"]["value"] for one in members]))
     return {"value": value, "low": float(low), "high": float(high)}

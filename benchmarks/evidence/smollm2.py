@@ -14,7 +14,7 @@ from benchmarks.evidence.kits import DRAWN, Kit, Texts
 from benchmarks.evidence.plan import PairName
 
 COUNTS = {
-    "calibration": {"prose": 18, "code": 18, "domain": 24},
+    "calibration": {"prose": 12, "code": 12, "domain": 18},
     "held_out": {"prose": 32, "code": 32, "domain": 32},
 }
 """blocks of 128 tokens"""
