@@ -43,7 +43,7 @@ def arithmetic(device: str) -> str:
     """
     import torch  # noqa: PLC0415  (after `name_kernels`)
 
-    facts = [torch.__version__]
+    facts: list[str] = [str(torch.__version__)]
     if device == "cuda":
         facts += [str(torch.version.cuda), torch.cuda.get_device_name()]
     else:
@@ -52,13 +52,12 @@ def arithmetic(device: str) -> str:
 
 
 def _of_processor() -> list[str]:
-    import scipy  # noqa: PLC0415
+    import scipy.linalg  # noqa: PLC0415  (which loads its BLAS)
     import torch  # noqa: PLC0415
-    from scipy.linalg import lapack as _  # noqa: F401, PLC0415  (loads its BLAS)
     from threadpoolctl import threadpool_info  # noqa: PLC0415
 
     vectors = sorted(flag for flag in features() if flag.startswith(("avx", "fma", "amx", "sse")))
     pools: list[dict[str, Any]] = [pool for pool in threadpool_info() if pool["internal_api"] != "openmp"]
     kernels = sorted({f"{pool['internal_api']} {pool['version']} {pool.get('architecture')}" for pool in pools})
     compiled = "compiled" if find_spec("numba") else "torch"
-    return [scipy.__version__, torch.backends.cpu.get_cpu_capability(), compiled, *kernels, *vectors]
+    return [str(scipy.__version__), torch.backends.cpu.get_cpu_capability(), compiled, *kernels, *vectors]
