@@ -9,6 +9,8 @@ import argparse
 import os
 import sys
 
+import httpx2
+
 from app.client import ApiError, Client, Job
 
 
@@ -30,6 +32,9 @@ def main() -> int:
             job = client.wait(job["id"], progress=tell)
     except ApiError as error:
         print(f"{error.code}: {error}", file=sys.stderr)
+        return 1
+    except httpx2.TransportError as error:
+        print(f"the service cannot be reached ({error}): run this again, it finds its job", file=sys.stderr)
         return 1
     print(job["result"]["url"] if job["result"] else f"{job['id']} {job['status']}: {job['error']}")
     return 0 if job["status"] == "succeeded" else 1

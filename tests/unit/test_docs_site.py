@@ -1,6 +1,7 @@
 """The pages as a site: tables are the schema's, examples are recipes, every page is in the navigation."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -102,6 +103,11 @@ def test_the_hook_after_training_is_short_and_knows_its_options() -> None:
     assert len([line for line in script.read_text().split("def main")[1].splitlines() if line.strip()]) <= 35
     found = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=True, cwd=ROOT)
     assert {"--run", "--alpha"} <= set(found.stdout.replace("[", " ").split())
+    away = {**os.environ, "SPEAR_API_URL": "http://127.0.0.1:9", "SPEAR_API_KEY": "spear_k"}
+    command = [sys.executable, script, "org/a", "org/b", "org/c", "--run", "1"]
+    ended = subprocess.run(command, env=away, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("the service cannot be reached (")
     job = yaml.safe_load((ROOT / "examples" / "ci-job.yml").read_text())
     [run] = [step for step in job["jobs"]["repair"]["steps"] if "after_training" in step.get("run", "")]
     assert set(re.findall(r"\$([A-Z]+)\b", run["run"])) <= set(run["env"])
