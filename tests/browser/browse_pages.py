@@ -172,7 +172,7 @@ def test_a_study_shows_what_was_gained_and_by_which_settings(api, eyes, study):
     assert "Stage 2: pairs" in page.text_content("main")
     assert page.locator("svg[aria-label^='Gain: against']").count() == 1
     assert page.locator("svg[aria-label^='Macro-Gain, points: finance + math by lambda']").count() == 1
-    page.click("text=fpb >> nth=-1")
+    page.click("summary:has-text('fpb')")
     assert page.locator("svg[aria-label^='fpb: 4 models']").is_visible()
     assert eyes.audit() == []
     eyes.shoot("study")
