@@ -16,9 +16,9 @@ from typing import Any
 from app.errors import Code, SpearError
 from worker.death import die_with
 
-PASSED_ON = (
-    "PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OPENBLAS_CORETYPE",
-)  # fmt: skip
+PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
+COMPILED = ("compiled.py", "methods/fused/*.py", "scores/passes.py", "spectra/pairs.py", "spectra/tridiagonal.py")
+"""sources of what numba compiles"""
 _POLL_SECONDS = 0.2
 _STDERR = 2
 _MAX_MESSAGE = 256_000_000
@@ -144,7 +144,7 @@ def _compiled(kernels: Path) -> Path:
     """The folder of what is compiled from these very sources; another version of them has another."""
     sources = sha256()
     here = Path(__file__).parent
-    for file in sorted([*here.glob("methods/fused/*.py"), *here.glob("spectra/pairs.py"), *here.glob("compiled.py")]):
+    for file in sorted(file for pattern in COMPILED for file in here.glob(pattern)):
         sources.update(file.read_bytes())
     return kernels / sources.hexdigest()[:16]
 

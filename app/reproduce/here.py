@@ -24,7 +24,7 @@ from app.hub.manifest import Manifest
 from app.reproduce.sources import Located
 from app.settings import Settings
 
-PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OPENBLAS_CORETYPE")
+PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
 Device = Literal["auto", "cpu", "cuda"]
 Tell = Callable[[str, float, float, str], None]
 """stage, work done, work in all, unit"""
