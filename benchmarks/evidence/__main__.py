@@ -2,8 +2,8 @@
 
     python -m benchmarks.evidence [--small | --ablation | --smollm2] [--tables]
 
-All 15 small pairs take about 40 minutes of one core; `--small` takes two of them in a few minutes, `--ablation` those on
-which the scores are compared one by one and in pairs, `--smollm2` the real model alone (about 20 minutes). What is
+All 15 small pairs take about 40 minutes of one core; `--small` takes two of them in a few minutes, `--ablation` those
+on which the scores are compared one by one and in pairs, `--smollm2` the real model alone (about 20 minutes). What is
 there already (in `.bench/evidence`) is not made again. `--tables` writes the page from the results that there are.
 """
 
