@@ -4,7 +4,7 @@ Every group of weights is measured both ways: what comes back if it is left the 
 undone if it went half the way on to the base. Differences count where their interval leaves zero.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,9 +39,13 @@ def probes(chosen: Strengths, groups: Groups) -> Iterator[Probe]:
 
 
 def diagnose(
-    chosen: Floats, probed: Sequence[tuple[Probe, Floats]], *, auto: bool, controls: Mapping[str, Floats]
-) -> list[dict[str, Any]]:
-    """Findings as `schema.Diagnosis` has them. Arrays are 2 sides x draws, the first draw as measured."""
+    chosen: Floats, probed: Sequence[tuple[Probe, Floats]], *, auto: bool, controls: Mapping[str, Floats],
+    curve: Collection[str] = (),
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Findings as `schema.Diagnosis` has them. Arrays are 2 sides x draws, the first draw as measured.
+
+    `curve` names those of the controls that are one control, the uniform curve.
+    """
     over = _groups(chosen, probed, way="undone", wins=GAIN)
     under = _groups(chosen, probed, way="further", wins=RETENTION)
     found = []
@@ -55,7 +59,7 @@ def diagnose(
             "under_restored", under, setting=_under_setting(under, auto=auto),
             what="more of the forgetting can be undone for less of the gain",
         ))  # fmt: skip
-    return [*found, *_as_good(chosen, controls)]
+    return [*found, *_as_good(chosen, controls, curve=curve)]
 
 
 def unjudged(*, forgotten: bool, gained: bool) -> dict[str, Any]:
@@ -85,13 +89,15 @@ def _groups(
 
 
 def _finding(kind: str, groups: Mapping[str, tuple[Estimate, Estimate]], *, what: str, setting: str) -> dict[str, Any]:
-    sides = ("gain kept", "retention") if kind == "over_restored" else ("retention", "gain kept")
+    over = kind == "over_restored"
+    sides = ("gain kept", "retention") if over else ("retention", "gain kept")
     told = "; ".join(
-        f"{group}: {100 * (won.value or 0):+.1f} points of {sides[0]} for {100 * (lost.value or 0):.1f} of {sides[1]}"
+        f"{group}: {sides[0]} {100 * (won.value or 0):+.1f} points, {sides[1]} {100 * -(lost.value or 0) + 0.0:+.1f}"
         for group, (won, lost) in groups.items()
     )
+    change = "left as the adapted model has it" if over else "moved half the way further to the base"
     changes = {group: {"won": won.model_dump(), "lost": lost.model_dump()} for group, (won, lost) in groups.items()}
-    message = f"{what} ({told})"
+    message = f"{what} (each group {change}, by itself: {told})"
     return {"kind": kind, "message": message, "groups": tuple(groups), "setting": setting, "changes": changes}
 
 
@@ -109,14 +115,23 @@ def _under_setting(groups: Mapping[str, Any], *, auto: bool) -> str:
     return ", ".join([*own, *([f"method.restore with the tensors of {', '.join(rest)}"] if rest else [])])
 
 
-def _as_good(chosen: Floats, controls: Mapping[str, Floats]) -> Iterator[dict[str, Any]]:
+def _as_good(chosen: Floats, controls: Mapping[str, Floats], *, curve: Collection[str]) -> Iterator[dict[str, Any]]:
     """Controls that keep no less of either side but for the noise; the uniform curve counts by its best point."""
+    ahead = {
+        name: estimate(np.minimum(samples[RETENTION] - chosen[RETENTION], samples[GAIN] - chosen[GAIN]))
+        for name, samples in controls.items()
+    }
+    best = max((name for name in controls if name in curve), key=lambda name: _measured(ahead[name]), default=None)
     for name, samples in controls.items():
-        ahead = np.minimum(samples[RETENTION] - chosen[RETENTION], samples[GAIN] - chosen[GAIN])
-        told = estimate(ahead)
-        if told.value is not None and told.value >= -WORTH and (told.high or 0.0) >= 0:
+        if name in curve and name != best:
+            continue
+        if _measured(ahead[name]) >= -WORTH and (ahead[name].high or 0.0) >= 0:
             yield {
                 "kind": "control_as_good", "groups": (), "setting": None,
                 "message": f"{name} keeps as much of both sides: {100 * samples[RETENTION, 0]:.1f} % retention and "
                 f"{100 * samples[GAIN, 0]:.1f} % of the gain",
             }  # fmt: skip
+
+
+def _measured(one: Estimate) -> float:
+    return -np.inf if one.value is None else one.value

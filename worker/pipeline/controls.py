@@ -144,7 +144,8 @@ class Booth:
         samples = self.sides.samples([chosen, *each, *controls.values()])
         probed = list(zip(probes, samples[1 : 1 + len(each)], strict=True))
         beside: Mapping[str, Floats] = dict(zip(controls, samples[1 + len(each) :], strict=True))
-        found = diagnose(samples[0], probed, auto=auto, controls=beside)
+        curve = {one.label for one, _ in asked if one.name == "uniform"}
+        found = diagnose(samples[0], probed, auto=auto, controls=beside, curve=curve)
         return tuple(schema.Diagnosis.model_validate(one) for one in found)
 
     def prediction(self, sample: Sequence[Row], *, t: float) -> dict[str, Any] | None:
