@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import Code, SpearError
-from worker.death import die_with
+from worker.death import adopt, bury, die_with
 
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
 COMPILED = ("compiled.py", "methods/fused/*.py", "scores/passes.py", "spectra/pairs.py", "spectra/tridiagonal.py")
@@ -63,6 +63,7 @@ def run_child(
 
 @contextmanager
 def _started(task: Path, *, threads: int, kernels: Path | None) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    adopt()
     reading, writing = os.pipe()
     parent = os.getpid()
     try:
@@ -82,6 +83,7 @@ def _started(task: Path, *, threads: int, kernels: Path | None) -> Iterator[tupl
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        bury(process.pid)  # what it has forked dies with it
         os.close(reading)
 
 

@@ -1,16 +1,22 @@
 """Points measured beside each other: the bytes of one after the other, and what a process that dies comes to."""
 
+import contextlib
 import json
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
+import torch
 from test_search_stage import AUTO, file, merging, pair, sources  # noqa: F401  (fixtures)
+from transformers import AutoModelForCausalLM
 
 from app.errors import Code, SpearError
 from worker.child import run_child
 from worker.evaluation.crew import Crew, affordable
+from worker.evaluation.slopes import SLOPED_TOKENS
+from worker.pipeline.searching import batch_bytes
 
 CHOICE = {"general": [file("general_cal"), file("choice_cal", "multiple_choice")], "domain": [file("domain_cal")]}
 
@@ -98,6 +104,25 @@ def test_signs_of_life_are_heard_while_the_work_lasts():
 def test_there_are_no_more_processes_than_memory_has_room_for():
     assert affordable(4, nbytes=1) == 4
     assert affordable(4, nbytes=1 << 60) == 1
+    assert affordable(4, nbytes=1, shared=1 << 60) == 1
+
+
+def test_a_backward_pass_is_counted_with_the_activations_that_it_holds(pair):  # noqa: F811
+    model = AutoModelForCausalLM.from_pretrained(pair[0]).requires_grad_(True)  # noqa: FBT003
+    held, width, length = {}, 8, 32
+
+    def keep(tensor):
+        held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept):
+        loss = model(input_ids=torch.zeros(width, length, dtype=torch.long)).logits.logsumexp(-1).sum()
+    weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+    activations = sum(nbytes for place, nbytes in held.items() if place not in weights)
+    told = batch_bytes(model, slopes=True) * width * length / SLOPED_TOKENS
+    assert 0.5 * told < activations < told, (activations, told)
+    assert loss.requires_grad
+    assert batch_bytes(model, slopes=False) <= batch_bytes(model, slopes=True)
 
 
 def made(folder, pair, sources, *, threads, **changes):  # noqa: F811
@@ -139,3 +164,28 @@ def test_two_processes_write_the_bytes_of_one(tmp_path, pair, sources, changes):
     again = ran(task, tmp_path / "two")
     assert (again["decisions"], again["search"], again["points"]) == (two["decisions"], two["search"], two["points"])
     assert AUTO["auto"]["budget"] >= again["search"]["spent"]
+
+
+def test_a_child_that_is_stopped_leaves_nothing_of_its_crew(tmp_path, pair, sources):  # noqa: F811
+    task, found = merging(tmp_path, pair, sources).model_copy(update={"threads": 2}), []
+    (tmp_path / "task.json").write_text(task.model_dump_json())
+
+    def hear(message):
+        if message["kind"] == "step" and not found:
+            found.extend(_below(os.getpid()))
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        run_child(tmp_path / "task.json", threads=2, hear=hear, check=lambda: None, kernels=tmp_path / "code")
+    assert len(found) >= 3, "the child and two of its own"
+    assert not [one for one in found if Path(f"/proc/{one}").exists()]  # a zombie is still there
+
+
+def _below(process):
+    """The ids of all processes that a process has started, and those have."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents.setdefault(int(stat.read_text().rpartition(")")[2].split()[1]), []).append(int(stat.parent.name))
+    own = parents.get(process, [])
+    return [*own, *(one for each in own for one in _below(each))]

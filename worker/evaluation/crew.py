@@ -146,9 +146,9 @@ class Crew:
             pipe.send(_answered(self._work, item))
 
 
-def affordable(processes: int, *, nbytes: int) -> int:
-    """How many of the processes there is memory for, `nbytes` each; at least one."""
-    return max(1, min(processes, int(SPARE * _free() // max(1, nbytes))))
+def affordable(processes: int, *, nbytes: int, shared: int = 0) -> int:
+    """How many of the processes there is memory for, `nbytes` each beside what all share; at least one."""
+    return max(1, min(processes, int((SPARE * _free() - shared) // max(1, nbytes))))
 
 
 def _answered(work: Callable[[Any], Any], item: Any) -> tuple[str, Any]:

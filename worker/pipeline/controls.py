@@ -40,7 +40,7 @@ class Controls:
         points = self.found.points if self.found else ()
         if not evaluator.evaluation.controls:
             return {"points": points, **searched}
-        with pair(evaluator) as (between, tokenizer), crew_for(evaluator, between) as crew:
+        with pair(evaluator) as (between, tokenizer), crew_for(evaluator, between, filtered=True) as crew:
             from worker.evaluation.controls import Filtered  # noqa: PLC0415
 
             booth = Booth(evaluator, parents, Filtered(between), tokenizer, self.selection.decisions, crew=crew)

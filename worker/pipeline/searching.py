@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # they need lm-eval, which is an extra
 JOURNAL = "search.journal"
 """the search's trials of all attempts, in the job's directory"""
 DIGITS = 4
+_FP32 = 4
 _LOGITS = 12
 """bytes for each of a batch's logits: as they are, their exponentials, their gradient"""
 
@@ -59,7 +60,7 @@ def search(evaluator: Evaluator, selection: Selection, reporter: Reporter) -> Fo
     asked = parameters(evaluator.task).searching
     assert asked is not None
     reporter.stage("searching", total=float(asked.budget), unit="evaluations")
-    with pair(evaluator) as (between, tokenizer), crew_for(evaluator, between) as crew:
+    with pair(evaluator) as (between, tokenizer), crew_for(evaluator, between, slopes=True) as crew:
         _check_names(evaluator, between)
         yardstick = _yardstick(evaluator, between, tokenizer, crew)
         stretches: tuple[Stretch, ...] = ("search", "check")
@@ -110,15 +111,34 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def crew_for(evaluator: Evaluator, between: "Between") -> "Crew":
-    """As many processes as the worker has threads and memory has room for; one on a device, and it has all threads."""
+def crew_for(evaluator: Evaluator, between: "Between", *, slopes: bool = False, filtered: bool = False) -> "Crew":
+    """As many processes as the worker has threads and memory has room for; one on a device, and it has all threads.
+
+    `slopes` are wanted too; `filtered` weights will be held once for all.
+    """
     from worker.evaluation.crew import Crew, affordable  # noqa: PLC0415
-    from worker.evaluation.language_model import BATCH_TOKENS  # noqa: PLC0415
 
     size = evaluator.task.threads if evaluator.device == "cpu" else 1  # a CUDA context does not survive a fork
     weights = sum(weight.nbytes for weight in between.model.parameters())
-    logits = _LOGITS * BATCH_TOKENS * int(between.model.config.vocab_size)
-    return Crew(size=affordable(size, nbytes=weights + logits), told=evaluator.reporter.beat)
+    nbytes = weights + batch_bytes(between.model, slopes=slopes)
+    return Crew(
+        size=affordable(size, nbytes=nbytes, shared=weights if filtered else 0), told=evaluator.reporter.beat
+    )
+
+
+def batch_bytes(model: Any, *, slopes: bool) -> int:
+    """What one batch takes at most, in bytes, of a model in fp32.
+
+    That is its logits; where there is a backward pass, the activations that it holds too: about as many numbers for
+    each token as the layers' matrices have rows and columns.
+    """
+    from worker.evaluation.language_model import BATCH_TOKENS  # noqa: PLC0415
+    from worker.evaluation.slopes import SLOPED_TOKENS  # noqa: PLC0415
+
+    logits = _LOGITS * int(model.config.vocab_size)
+    layers = [weight.shape for weight in model.parameters() if weight.dim() == 2]
+    held = _FP32 * sum(sum(shape) for shape in layers if model.config.vocab_size not in shape)
+    return max(BATCH_TOKENS * logits, SLOPED_TOKENS * (logits + held) if slopes else 0)
 
 
 def _model(subject: Subject, evaluator: Evaluator, load: Any) -> Any:
