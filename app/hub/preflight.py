@@ -180,7 +180,7 @@ def _materials(
             message = f"{model.repo} is a {kind}, which is no causal language model that transformers has"
             raise SpearError(Code.MODEL_UNSUPPORTED, message, pointer=f"{pointer}/repo", repo=model.repo, field=kind)
         with _at(f"{pointer}/repo"):
-            check_specials(head.pin, evaluation=evaluation, hub=hubs.service, settings=settings)
+            check_specials(head.pin, kind=kind, evaluation=evaluation, hub=hubs.service, settings=settings)
     return Materials(hubs=hubs, settings=settings, reads=reads, commits=commits).of(evaluation)
 
 

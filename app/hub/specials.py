@@ -18,15 +18,17 @@ from app.settings import Settings
 TOKENIZER_CONFIG, TOKEN_MAP = "tokenizer_config.json", "special_tokens_map.json"
 PLAIN = frozenset({"PreTrainedTokenizerFast", "TokenizersBackend"})
 """classes of transformers that have no token but those that the files name"""
+OVERRIDDEN = "qwen"
+"""model types that begin so may be given a class of their own whatever the config says, and that has an end"""
 BEGIN, END = "bos_token", "eos_token"
 
 
-def check_specials(pin: Pin, *, evaluation: Evaluation, hub: Hub, settings: Settings) -> None:
+def check_specials(pin: Pin, *, kind: str, evaluation: Evaluation, hub: Hub, settings: Settings) -> None:
     """Raises `SpearError(tokenizer_unsuitable)` where the config says that a needed token is not there.
 
-    Texts are predicted from a beginning or an end; generation stops at an end.
+    Texts are predicted from a beginning or an end; generation stops at an end. `kind` is the model's type.
     """
-    lacking = _lacking(pin, hub=hub, settings=settings)
+    lacking = _lacking(pin, kind=kind, hub=hub, settings=settings)
     if {BEGIN, END} <= lacking:
         words = "the tokenizer has neither a bos_token nor an eos_token, and one of them is needed"
         raise SpearError(Code.TOKENIZER_UNSUITABLE, f"{pin.repo}: {words}", repo=pin.repo, token=BEGIN)
@@ -37,14 +39,19 @@ def check_specials(pin: Pin, *, evaluation: Evaluation, hub: Hub, settings: Sett
         raise SpearError(Code.TOKENIZER_UNSUITABLE, f"{pin.repo}: {words}", repo=pin.repo, token=END, task=task)
 
 
-def _lacking(pin: Pin, *, hub: Hub, settings: Settings) -> set[str]:
+def _lacking(pin: Pin, *, kind: str, hub: Hub, settings: Settings) -> set[str]:
     """The tokens that are certainly not there."""
     said = _read(pin, TOKENIZER_CONFIG, hub=hub, settings=settings)
     if said is None:
         return set()
-    plain = said.get("tokenizer_class") in PLAIN
+    plain = said.get("tokenizer_class") in PLAIN and not kind.startswith(OVERRIDDEN)
     unnamed = {token for token in (BEGIN, END) if said.get(token, "" if not plain else None) is None}
-    older = _read(pin, TOKEN_MAP, hub=hub, settings=settings) if unnamed else None
+    try:
+        older = _read(pin, TOKEN_MAP, hub=hub, settings=settings) if unnamed else None
+    except SpearError as error:
+        if error.code != Code.CONFIG_INVALID:
+            raise
+        return set()  # nobody else reads it as strictly as we do
     return {token for token in unnamed if not (older or {}).get(token)}
 
 

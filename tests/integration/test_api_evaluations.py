@@ -203,6 +203,7 @@ PLAIN = {"tokenizer_class": "TokenizersBackend"}
         ({"tokenizer_config.json": PLAIN | {"eos_token": {"content": "</s>"}}}, "exact_match", None),
         ({"tokenizer_config.json": PLAIN, "special_tokens_map.json": {"eos_token": "</s>"}}, "exact_match", None),
         ({"tokenizer_config.json": {"tokenizer_class": "GPT2Tokenizer"}}, "exact_match", None),
+        ({"tokenizer_config.json": PLAIN, "special_tokens_map.json": ["no map"]}, "exact_match", None),
         ({}, "exact_match", None),
     ],
 )
@@ -222,3 +223,12 @@ def test_a_tokenizer_that_surely_lacks_a_token_is_refused_at_once(sets, files, k
     assert f"{api.user}/other" in problem["detail"]
     assert lacks in problem["detail"]
     assert api.submit(api.recipe(experts=experts, target={"repo": f"{api.user}/t"})).status_code == 202  # not measured
+
+
+def test_a_model_type_whose_tokenizer_class_brings_an_end_is_not_refused_for_lacking_one(sets):
+    api = sets  # transformers gives a qwen2 model Qwen2Tokenizer, with an end of its own, whatever its config names
+    files = checkpoint(config=CONFIG | {"model_type": "qwen2"}, seed=9)
+    api.push("qwen", files | {"tokenizer_config.json": json.dumps(PLAIN).encode()})
+    evaluation = {"general": [prose(api, kind="exact_match")]}
+    answer = api.submit(api.recipe(experts=[{"repo": f"{api.user}/qwen"}], evaluation=evaluation))
+    assert "tokenizer" not in answer.text  # that the base is a llama is another matter
