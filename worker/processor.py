@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import platform
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,6 +34,20 @@ def features() -> frozenset[str]:
     except OSError:
         return frozenset()
     return frozenset(next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), ()))
+
+
+def renamed() -> bool:
+    """Whether the environment has numba compile for another processor than this one."""
+    return not os.environ.keys().isdisjoint({"NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_ENABLE_AVX"})
+
+
+def converts_halves() -> bool:
+    """Whether compiled code can read and write fp16 by instructions.
+
+    Where it cannot, LLVM calls a function that is not there, and the process is aborted. Numba leaves AVX out on some
+    processors that have F16C but no AVX2.
+    """
+    return not renamed() and (platform.machine() in {"aarch64", "arm64"} or features() >= {"avx2", "f16c"})
 
 
 @lru_cache(maxsize=2)

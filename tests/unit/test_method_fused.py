@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker import child
+from worker import child, processor
 from worker.methods import Chunk, NotFiniteError, Spec, Workspace, load_all
 from worker.methods.counter import keep_mask, mask_levels
 from worker.methods.products import Products
@@ -255,6 +255,30 @@ def test_without_the_compiler_torch_does_it(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["None"]
+
+
+def test_where_fp16_takes_a_function_that_is_not_there_torch_does_it(tmp_path):
+    """Compiled for a processor without F16C, the loops would abort the process."""
+    code = (
+        "import torch; from worker.methods import Workspace; from worker.spectra.gram import has_pairs;"
+        "from worker.scores.passes import load; load(); print(Workspace().engine, has_pairs())"
+    )
+    outer = os.environ | {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=outer)
+    assert done.stdout.split() == ["None", "False"]
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "able"),
+    [("x86_64", {"avx2"}, False), ("x86_64", {"avx", "f16c"}, False), ("x86_64", {"avx2", "f16c"}, True),
+     ("aarch64", set(), True), ("riscv64", set(), False)],
+)  # fmt: skip
+def test_processors_that_convert_fp16(monkeypatch, machine, flags, able):
+    for name in ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_ENABLE_AVX"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(processor, "features", lambda: frozenset(flags))
+    monkeypatch.setattr(processor.platform, "machine", lambda: machine)
+    assert processor.converts_halves() is able
 
 
 def test_another_version_of_the_sources_has_another_folder(tmp_path, monkeypatch):

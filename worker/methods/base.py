@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
+from worker.processor import converts_halves
+
 if TYPE_CHECKING:
     from worker.methods.fused.engine import Engine
 
@@ -79,8 +81,9 @@ class Workspace:
 
     @cached_property
     def engine(self) -> "Engine | None":
-        """The compiled loops; None where numba is not installed or the device is not the CPU. Same bits either way."""
-        if not self._fused or find_spec("numba") is None:
+        """The compiled loops; None where numba is not installed, the processor does not convert fp16, or the device is
+        not the CPU. Same bits either way."""
+        if not self._fused or find_spec("numba") is None or not converts_halves():
             return None
         from worker.methods.fused.engine import Engine  # noqa: PLC0415  (half a second: for those who need it)
 

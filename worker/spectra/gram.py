@@ -15,6 +15,7 @@ import torch
 from scipy.linalg import blas
 from torch import Tensor
 
+from worker.processor import renamed
 from worker.spectra.eigen import blas_threads
 from worker.spectra.room import Room, taken
 
@@ -76,7 +77,7 @@ def has_pairs() -> bool:
     """Whether this processor has products of bf16 pairs, no unit for whole bf16 matrices, and numba is installed."""
     cpu: Any = torch.cpu
     able = cpu._is_avx512_bf16_supported() and not cpu._is_amx_tile_supported()  # noqa: SLF001  (no public word for it)
-    return bool(able) and find_spec("numba") is not None
+    return bool(able) and not renamed() and find_spec("numba") is not None
 
 
 def load_pairs() -> None:
