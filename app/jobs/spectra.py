@@ -54,11 +54,10 @@ class Spectra:
 
 
 def _same_of_another_algorithm(row: dict[str, Any]) -> ColumnElement[bool]:
-    """Nobody will ask for it again: all workers of a release compute in one way."""
+    """Of whatever device: nobody will ask for it again, as all workers of a release compute in one way."""
     return and_(
         Spectrum.digest == row["digest"], Spectrum.tensor == row["tensor"],
-        Spectrum.precision == row["precision"], Spectrum.device_class == row["device_class"],
-        Spectrum.algorithm != row["algorithm"],
+        Spectrum.precision == row["precision"], Spectrum.algorithm != row["algorithm"],
     )
 
 

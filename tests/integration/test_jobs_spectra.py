@@ -36,6 +36,14 @@ def test_a_record_of_an_older_algorithm_makes_room_for_the_new_one(jobs):
     assert found == {("a", "new", "exact"), ("a", "new", "single"), ("b", "old", "exact")}
 
 
+def test_an_older_algorithm_named_the_device_otherwise_and_makes_room_as_well(jobs):
+    spectra = Spectra(jobs.database, max_bytes=10**6)
+    spectra.add([record("a", algorithm="old"), record("a") | {"device_class": "cpu-00000000"}])
+    spectra.add([record("a") | {"device_class": "cpu-1a2b3c4d"}])
+    found = {(algorithm, device) for _, _, algorithm, _, device in keys(spectra, "sha256:1")}
+    assert found == {("new", "cpu-00000000"), ("new", "cpu-1a2b3c4d")}
+
+
 def test_the_bound_holds_and_the_oldest_use_goes_first(jobs):
     spectra = Spectra(jobs.database, max_bytes=1000)
     for number in range(20):
