@@ -108,7 +108,9 @@ class TaskVectors(MethodParameters):
     about_base: ClassVar[bool] = True
     per_expert: ClassVar[tuple[str, ...]] = ("weight",)
 
-    weight: Setting = 1.0
+    weight: Setting = Field(
+        1.0, description="any number: how much the expert counts beside the others; in an expert, for that one"
+    )
     normalize: Flag = Field(default=False, description="divide by the sum of the weights")
     lambda_: Setting = Field(1.0, alias="lambda", description="factor of the summed task vectors")
     int8_mask: Flag = Field(default=False, description="accepted for mergekit's sake; changes nothing here")

@@ -2,6 +2,8 @@
 
 from typing import ClassVar, Literal
 
+from pydantic import Field
+
 from app.recipes.methods.base import Share, TaskVectors
 from app.recipes.scalars import Flag
 
@@ -12,6 +14,17 @@ class BreadcrumbsTiesParameters(TaskVectors):
     per_expert: ClassVar[tuple[str, ...]] = ("weight", "density", "gamma")
 
     name: Literal["breadcrumbs_ties"] = "breadcrumbs_ties"
-    density: Share = 1.0
-    gamma: Share = 0.01
-    rescale: Flag = False
+    density: Share = Field(
+        1.0,
+        description="0 to 1: the share of each task vector's entries that is kept, those in the middle; in "
+        "an expert, for that one",
+    )
+    gamma: Share = Field(
+        0.01,
+        description="0 to 1: the share of each task vector's largest entries that is dropped first; in an "
+        "expert, for that one",
+    )
+    rescale: Flag = Field(
+        default=False,
+        description="multiply what is kept so that the sum of its magnitudes is that of the whole task vector",
+    )

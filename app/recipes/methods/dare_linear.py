@@ -17,6 +17,16 @@ class DareLinearParameters(TaskVectors, Compatible):
     per_expert: ClassVar[tuple[str, ...]] = ("weight", "density")
 
     name: Literal["dare_linear"] = "dare_linear"
-    density: Share = 1.0
-    rescale: Flag = True
-    seed: Whole = Field(0, ge=0, lt=2**63)
+    density: Share = Field(
+        1.0,
+        description="0 to 1: the share of each task vector's entries that is kept, drawn at random; in an "
+        "expert, for that one",
+    )
+    rescale: Flag = Field(
+        default=True,
+        description="multiply what is kept so that the sum of its magnitudes is that of the whole task vector",
+    )
+    seed: Whole = Field(
+        0, ge=0, lt=2**63,
+        description="0 or more, below 2^63: what random masks start from; the same number gives the same merge",
+    )

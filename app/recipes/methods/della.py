@@ -14,8 +14,23 @@ class DellaParameters(TaskVectors):
     per_expert: ClassVar[tuple[str, ...]] = ("weight", "density", "epsilon")
 
     name: Literal["della"] = "della"
-    density: Share = 1.0
-    epsilon: Share = 0.15
-    normalize: Flag = True
-    rescale: Flag = True
-    seed: Whole = Field(0, ge=0, lt=2**63)
+    density: Share = Field(
+        1.0, description="0 to 1: the mean share of each row's entries that is kept; in an expert, for that one"
+    )
+    epsilon: Share = Field(
+        0.15,
+        description="0 to 1: how far an entry's chance lies from the density, below for the smallest of its "
+        "row, above for the largest; in an expert, for that one",
+    )
+    normalize: Flag = Field(
+        default=True,
+        description="divide each entry by the sum of the weights of those experts that agree with the elected sign",
+    )
+    rescale: Flag = Field(
+        default=True,
+        description="multiply what is kept so that the sum of its magnitudes is that of the whole task vector",
+    )
+    seed: Whole = Field(
+        0, ge=0, lt=2**63,
+        description="0 or more, below 2^63: what random masks start from; the same number gives the same merge",
+    )

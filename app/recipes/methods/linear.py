@@ -2,6 +2,8 @@
 
 from typing import ClassVar, Literal
 
+from pydantic import Field
+
 from app.recipes.methods.base import Compatible, Setting
 from app.recipes.scalars import Flag
 
@@ -15,5 +17,10 @@ class LinearParameters(Compatible):
     per_expert: ClassVar[tuple[str, ...]] = ("weight",)
 
     name: Literal["linear"] = "linear"
-    weight: Setting = 1.0
-    normalize: Flag = True
+    weight: Setting = Field(
+        1.0, description="any number: how much the expert counts beside the others; in an expert, for that one"
+    )
+    normalize: Flag = Field(
+        default=True,
+        description="divide by the sum of the weights; without it the weighted models are added up as they are",
+    )

@@ -14,9 +14,13 @@ class MultislerpParameters(MethodParameters):
     per_expert: ClassVar[tuple[str, ...]] = ("weight",)
 
     name: Literal["multislerp"] = "multislerp"
-    weight: Setting = 1.0
-    normalize_weights: Flag = True
-    eps: Number = Field(1e-8, gt=0, le=1e-2)
+    weight: Setting = Field(
+        1.0, description="any number: how much the expert counts beside the others; in an expert, for that one"
+    )
+    normalize_weights: Flag = Field(default=True, description="divide the weights by their sum")
+    eps: Number = Field(
+        1e-8, gt=0, le=1e-2, description="above 0, to 0.01: lengths below this count as zero"
+    )
     task_vectors: Flag = Field(
         default=False, description="of expert - base, with the base added: mergekit's meaning of a base_model"
     )

@@ -2,6 +2,8 @@
 
 from typing import Annotated, ClassVar, Literal
 
+from pydantic import Field
+
 from app.recipes.methods.base import MethodParameters, Setting, within
 
 
@@ -11,4 +13,8 @@ class NearswapParameters(MethodParameters):
     max_experts: ClassVar[int | None] = 1
 
     name: Literal["nearswap"] = "nearswap"
-    t: Annotated[Setting, within(0, 1e6)]
+    t: Annotated[Setting, within(0, 1e6)] = Field(
+
+        description="0 to 1,000,000: the difference up to which a value becomes the expert's; beyond, it "
+        "moves by t towards it",
+    )

@@ -16,7 +16,9 @@ class NuslerpParameters(MethodParameters):
     per_expert: ClassVar[tuple[str, ...]] = ("weight",)
 
     name: Literal["nuslerp"] = "nuslerp"
-    weight: Setting = 1.0
+    weight: Setting = Field(
+        1.0, description="any number: how much the expert counts beside the others; in an expert, for that one"
+    )
     nuslerp_flatten: Flag = Field(default=True, description="a tensor is one vector; else rows or columns are")
     nuslerp_row_wise: Flag = Field(
         default=False, description="without flatten: vectors run along the first dimension, else along the last"

@@ -2,6 +2,8 @@
 
 from typing import ClassVar, Literal
 
+from pydantic import Field
+
 from app.recipes.methods.base import MethodParameters, Setting
 
 
@@ -11,4 +13,6 @@ class PassthroughParameters(MethodParameters):
     max_experts: ClassVar[int | None] = 1
 
     name: Literal["passthrough"] = "passthrough"
-    scale: Setting | None = None
+    scale: Setting | None = Field(
+        None, description="any number: the factor of every value; by default the values stay as they are"
+    )

@@ -14,5 +14,7 @@ class SceParameters(MethodParameters):
     about_base: ClassVar[bool] = True
 
     name: Literal["sce"] = "sce"
-    select_topk: Share = 1.0
+    select_topk: Share = Field(
+        1.0, description="0 to 1: the share of entries that is kept, those of the largest variance over the experts"
+    )
     int8_mask: Flag = Field(default=False, description="accepted for mergekit's sake; changes nothing here")

@@ -2,6 +2,8 @@
 
 from typing import Annotated, ClassVar, Literal
 
+from pydantic import Field
+
 from app.recipes.methods.base import Compatible, Setting, within
 
 
@@ -14,4 +16,4 @@ class SlerpParameters(Compatible):
     max_experts: ClassVar[int | None] = 1
 
     name: Literal["slerp"] = "slerp"
-    t: Annotated[Setting, within(0, 1)]
+    t: Annotated[Setting, within(0, 1)] = Field(description="0 to 1: 0 is the base, 1 the expert")

@@ -17,7 +17,11 @@ class ScoreWeights(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    snr: Number = Field(0.0, ge=0)
+    snr: Number = Field(
+        0.0, ge=0,
+        description="how noise is told from signal in a spectrum: mp_median by the Marchenko-Pastur law at "
+        "its median, spectrum by the median value itself",
+    )
     relative_change: Number = Field(0.0, ge=0)
     swci: Number = Field(0.5, ge=0)
     svdr: Number = Field(0.5, ge=0)

@@ -2,6 +2,8 @@
 
 from typing import ClassVar, Literal
 
+from pydantic import Field
+
 from app.recipes.methods.base import Compatible, Share, TaskVectors
 from app.recipes.scalars import Flag
 
@@ -15,6 +17,16 @@ class TiesParameters(TaskVectors, Compatible):
     per_expert: ClassVar[tuple[str, ...]] = ("weight", "density")
 
     name: Literal["ties"] = "ties"
-    density: Share = 1.0
-    normalize: Flag = True
-    rescale: Flag = False
+    density: Share = Field(
+        1.0,
+        description="0 to 1: the share of each task vector's entries that is kept, the largest ones; in an "
+        "expert, for that one",
+    )
+    normalize: Flag = Field(
+        default=True,
+        description="divide each entry by the sum of the weights of those experts that agree with the elected sign",
+    )
+    rescale: Flag = Field(
+        default=False,
+        description="multiply what is kept so that the sum of its magnitudes is that of the whole task vector",
+    )

@@ -2,6 +2,8 @@
 
 from typing import Annotated, ClassVar, Literal
 
+from pydantic import Field
+
 from app.recipes.methods.base import MethodParameters, Setting, within
 
 
@@ -11,4 +13,6 @@ class WiseFtParameters(MethodParameters):
     max_experts: ClassVar[int | None] = 1
 
     name: Literal["wise_ft"] = "wise_ft"
-    alpha: Annotated[Setting, within(0, 1)] = 0.5
+    alpha: Annotated[Setting, within(0, 1)] = Field(
+        0.5, description="0 to 1: the expert's share; 0 is the base, 1 the expert"
+    )
