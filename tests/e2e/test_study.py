@@ -110,7 +110,7 @@ def test_a_study_ends_in_tables_exports_and_the_named_merge(service, repos, comm
 @pytest.mark.timeout(600)
 def test_a_killed_worker_loses_no_finished_cell(service, repos):
     with service.client() as client:
-        grid = {"lambda": [i / 20 for i in range(1, 20)]}
+        grid = {"lambda": [i / 100 for i in range(1, 100)]}  # so many that the kill comes before the last
         methods = [{"method": {"name": "task_arithmetic"}, "grid": grid}]
         job_id = client.study(study(repos, methods=methods))["id"]
         service.wait(job_id, timeout=240, until=lambda job: job["stage"] == "sweeping" and _done(job) > 3)
@@ -121,7 +121,7 @@ def test_a_killed_worker_loses_no_finished_cell(service, repos):
         resumed = [data["resumed"] for data in steps if "resumed" in data]
         assert resumed
         assert resumed[0] >= 3
-        assert len(client.report(job_id)["cells"]) == 3 * 19
+        assert len(client.report(job_id)["cells"]) == 3 * 99
 
 
 @pytest.mark.timeout(600)
