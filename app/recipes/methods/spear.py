@@ -54,7 +54,7 @@ class AutoSearch(BaseModel):
     )
     least: Number = Field(0.9, ge=0, le=2, description="of gain kept; of retention where the objective is gain")
     most: Number = Field(
-        1.4, ge=1, le=2,
+        2.0, ge=1, le=2,
         description="the largest strength: above 1 lies beyond the adapted model, where weights that forget little may "
         "have more of the gain",
     )
