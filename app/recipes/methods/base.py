@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from app.recipes.scalars import Flag, Number, Text
+from app.recipes.scalars import Flag, Number, Text, Whole
 
 
 class MethodParameters(BaseModel):
@@ -88,6 +88,20 @@ def resolve(setting: Setting, *, tensor: str, depth: float) -> float | None:
 
 
 Share = Annotated[Setting, within(0, 1)]
+Seed = Annotated[
+    Whole,
+    Field(ge=0, lt=2**63, description="0 or more, below 2^63: what random masks start from; the same number gives the "
+          "same merge"),
+]  # fmt: skip
+Rescale = Annotated[
+    Flag,
+    Field(description="multiply what is kept so that the sum of its magnitudes is that of the whole task vector"),
+]
+Agreeing = Annotated[
+    Flag,
+    Field(description="divide each entry by the sum of the weights of those experts that agree with the elected sign"),
+]
+"""what `normalize` means where a sign is elected"""
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 

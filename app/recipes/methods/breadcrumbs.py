@@ -4,8 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from app.recipes.methods.base import Share, TaskVectors
-from app.recipes.scalars import Flag
+from app.recipes.methods.base import Rescale, Share, TaskVectors
 
 
 class BreadcrumbsParameters(TaskVectors):
@@ -24,7 +23,4 @@ class BreadcrumbsParameters(TaskVectors):
         description="0 to 1: the share of each task vector's largest entries that is dropped first; in an "
         "expert, for that one",
     )
-    rescale: Flag = Field(
-        default=False,
-        description="multiply what is kept so that the sum of its magnitudes is that of the whole task vector",
-    )
+    rescale: Rescale = False

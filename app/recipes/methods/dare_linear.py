@@ -4,8 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from app.recipes.methods.base import Compatible, Share, TaskVectors
-from app.recipes.scalars import Flag, Whole
+from app.recipes.methods.base import Compatible, Rescale, Seed, Share, TaskVectors
 
 
 class DareLinearParameters(TaskVectors, Compatible):
@@ -22,11 +21,5 @@ class DareLinearParameters(TaskVectors, Compatible):
         description="0 to 1: the share of each task vector's entries that is kept, drawn at random; in an "
         "expert, for that one",
     )
-    rescale: Flag = Field(
-        default=True,
-        description="multiply what is kept so that the sum of its magnitudes is that of the whole task vector",
-    )
-    seed: Whole = Field(
-        0, ge=0, lt=2**63,
-        description="0 or more, below 2^63: what random masks start from; the same number gives the same merge",
-    )
+    rescale: Rescale = True
+    seed: Seed = 0

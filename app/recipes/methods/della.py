@@ -4,8 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from app.recipes.methods.base import Share, TaskVectors
-from app.recipes.scalars import Flag, Whole
+from app.recipes.methods.base import Agreeing, Rescale, Seed, Share, TaskVectors
 
 
 class DellaParameters(TaskVectors):
@@ -22,15 +21,6 @@ class DellaParameters(TaskVectors):
         description="0 to 1: how far an entry's chance lies from the density, below for the smallest of its "
         "row, above for the largest; in an expert, for that one",
     )
-    normalize: Flag = Field(
-        default=True,
-        description="divide each entry by the sum of the weights of those experts that agree with the elected sign",
-    )
-    rescale: Flag = Field(
-        default=True,
-        description="multiply what is kept so that the sum of its magnitudes is that of the whole task vector",
-    )
-    seed: Whole = Field(
-        0, ge=0, lt=2**63,
-        description="0 or more, below 2^63: what random masks start from; the same number gives the same merge",
-    )
+    normalize: Agreeing = True
+    rescale: Rescale = True
+    seed: Seed = 0

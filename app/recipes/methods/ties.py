@@ -4,8 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from app.recipes.methods.base import Compatible, Share, TaskVectors
-from app.recipes.scalars import Flag
+from app.recipes.methods.base import Agreeing, Compatible, Rescale, Share, TaskVectors
 
 
 class TiesParameters(TaskVectors, Compatible):
@@ -22,11 +21,5 @@ class TiesParameters(TaskVectors, Compatible):
         description="0 to 1: the share of each task vector's entries that is kept, the largest ones; in an "
         "expert, for that one",
     )
-    normalize: Flag = Field(
-        default=True,
-        description="divide each entry by the sum of the weights of those experts that agree with the elected sign",
-    )
-    rescale: Flag = Field(
-        default=False,
-        description="multiply what is kept so that the sum of its magnitudes is that of the whole task vector",
-    )
+    normalize: Agreeing = True
+    rescale: Rescale = False
