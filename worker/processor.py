@@ -4,6 +4,7 @@ import hashlib
 import os
 import platform
 from functools import lru_cache
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -74,5 +75,5 @@ def _of_processor() -> list[str]:
     vectors = sorted(flag for flag in features() if flag.startswith(("avx", "fma", "amx", "sse")))
     pools: list[dict[str, Any]] = [pool for pool in threadpool_info() if pool["internal_api"] != "openmp"]
     kernels = sorted({f"{pool['internal_api']} {pool['version']} {pool.get('architecture')}" for pool in pools})
-    compiled = "compiled" if find_spec("numba") else "torch"
+    compiled = f"numba {version('numba')}" if find_spec("numba") else "torch"
     return [str(scipy.__version__), torch.backends.cpu.get_cpu_capability(), compiled, *kernels, *vectors]
